@@ -1,0 +1,130 @@
+"""Self-attention as T5, Switch and GLaM have it: unscaled, with a learned bias for relative position.
+
+B batch   T time (Tq queries, Tk keys)   D model width   H heads   K head width, H*K = D
+"""
+from .backend import xp
+from .cores import split
+from .ops import embedding, linear, rms_norm, softmax
+from .params import Weight
+
+EPS = 1e-6                                                                    # of every RMSNorm
+
+
+def relative_position_bucket(relative, bidirectional, n_buckets, max_distance):
+    """The bucket of a distance: near ones have one each, far ones share, logarithmically.
+
+    T5 (arXiv 1910.10683), Sec. 2.1, and its code; m is half of the buckets of one direction:
+        n < m:   bucket = n
+        n >= m:  bucket = m + floor(log(n / m) / log(max_distance / m) * (n_buckets - m)), at most the last
+
+    relative  (...) int  position of the key minus position of the query
+    bucket    (...) int  causal: n = -relative, keys after the query are in bucket 0;
+                         bidirectional: n = |relative|, and keys after the query use the upper half of the buckets
+
+    Departs: the floor of a logarithm depends on rounding where it is exact, so the distances at which the buckets start
+    are found in integers.
+    """
+    upper = 0
+    if bidirectional:
+        n_buckets //= 2
+        upper, relative = n_buckets * (relative > 0), -abs(relative)
+    starts = xp.asarray(bucket_starts(n_buckets, max_distance))
+    return upper + xp.searchsorted(starts, xp.maximum(-relative, 0), side="right") - 1
+
+
+def bucket_starts(n_buckets, max_distance):
+    """The smallest distance in each bucket of one direction: n^far >= m^(far-i) max_distance^i, far = n_buckets - m."""
+    m = n_buckets // 2
+    far = n_buckets - m
+    starts = list(range(m))
+    for i in range(far):
+        n = starts[-1] + 1 if starts else 0
+        while n**far < m ** (far - i) * max_distance**i:
+            n += 1
+        starts.append(n)
+    return starts
+
+
+def position_bias(table, Tq, Tk, max_distance):
+    """bias[h, i, j] = table[bucket(j - i), h]; the queries are the last Tq of Tk positions.   (n_buckets, H) -> (H, Tq, Tk)"""
+    distance = xp.arange(Tk) - xp.arange(Tk - Tq, Tk)[:, None]
+    bias, back_table = embedding(relative_position_bucket(distance, False, len(table), max_distance), table)
+
+    def backward(dbias):
+        return back_table(dbias.transpose(1, 2, 0))
+
+    return bias.transpose(2, 0, 1), backward
+
+
+def causal_mask(Tq, Tk, context):
+    """True where a query may look: at itself and the context - 1 positions before it.   (Tq, Tk) bool"""
+    past = xp.arange(Tk - Tq, Tk)[:, None] - xp.arange(Tk)
+    return (past >= 0) & (past < context)
+
+
+def attention(q, k, v, bias, mask, scale):
+    """y = softmax(scale * q k' + bias, over the keys that mask allows) v
+
+    q      (B, H, Tq, K)  float
+    k, v   (B, H, Tk, K)  float
+    bias   (H, Tq, Tk)    float
+    mask   (Tq, Tk) or (B, 1, Tq, Tk)  bool   each query must be allowed one key or more
+    scale  number         1 in T5, Switch and GLaM, whose initial q is smaller instead; 1/sqrt(K) elsewhere
+    y      (B, H, Tq, K)  float
+
+    backward(dy) -> dq, dk, dv, dbias
+
+    Departs: GLaM's released code adds a logit of 0 to each softmax; the paper has the plain one, and so have we.
+    """
+    scores = (scale * q) @ k.mT                                               # (B, H, Tq, Tk)
+    scores += bias if mask is None else xp.where(mask, bias, -xp.inf)
+    a, back_softmax = softmax(scores)
+
+    def backward(dy):
+        ds = back_softmax(dy @ v.mT)                                          # 0 where masked, since a is 0 there
+        return scale * (ds @ k), ds.mT @ (scale * q), a.mT @ dy, ds.sum(0)
+
+    return a @ v, backward
+
+
+def heads(x, H):
+    """Cut the width into heads: a view.   (B, T, H*K) -> (B, H, T, K)"""
+    B, T, D = x.shape
+
+    def backward(dy):
+        return dy.transpose(0, 2, 1, 3).reshape(B, T, D)
+
+    return x.reshape(B, T, H, D // H).transpose(0, 2, 1, 3), backward
+
+
+def shapes(cfg):
+    """q begins smaller by sqrt(K): the scale that unscaled attention leaves out."""
+    D, K = cfg.d_model, cfg.d_model // cfg.n_heads
+    std = (cfg.init_scale / D) ** 0.5
+    return dict(norm=Weight((D,), "ones"),
+                Wq=Weight((D, D), "truncated", std / K**0.5), Wk=Weight((D, D), "truncated", std),
+                Wv=Weight((D, D), "truncated", std), Wo=Weight((D, D), "truncated", std))
+
+
+@split("x")
+def self_attention(x, p, bias, mask, H):
+    """x + Attention(RMSNorm(x)), the first sublayer of a block.   (B, T, D) -> (B, T, D)
+
+    backward(dy) -> dx, dp, dbias
+    """
+    n, back_norm = rms_norm(x, p["norm"], EPS)
+    (q, back_q), (k, back_k), (v, back_v) = (linear(n, p[W]) for W in ("Wq", "Wk", "Wv"))
+    (q, back_heads), (k, _), (v, _) = (heads(t, H) for t in (q, k, v))        # (B, H, T, K)
+    mixed, back_attention = attention(q, k, v, bias, mask, 1.0)
+    out, back_o = linear(back_heads(mixed), p["Wo"])                          # heads joined again: (B, T, D)
+
+    def backward(dy):
+        djoined, dWo = back_o(dy)
+        dq, dk, dv, dbias = back_attention(heads(djoined, H)[0])
+        dn_q, dWq = back_q(back_heads(dq))
+        dn_k, dWk = back_k(back_heads(dk))
+        dn_v, dWv = back_v(back_heads(dv))
+        dx, dnorm = back_norm(dn_q + dn_k + dn_v)
+        return dx + dy, dict(norm=dnorm, Wq=dWq, Wk=dWk, Wv=dWv, Wo=dWo), dbias
+
+    return x + out, backward

@@ -1,0 +1,155 @@
+"""The decoder language model: embedding, blocks of attention and feed-forward, tied head, and its losses.
+
+B batch   T time   N = B*T tokens   D model width   F feed-forward width   H heads   E experts   V vocabulary   L layers
+"""
+from . import attention
+from .attention import EPS, causal_mask, position_bias, self_attention
+from .backend import xp
+from .cores import split
+from .moe import moe_layer
+from .ops import cross_entropy, embedding, geglu_ffn, linear, relu_ffn, rms_norm
+from .params import Weight, add_
+from .router import ROUTERS, capacity
+
+
+def is_sparse(cfg, i):
+    """Whether the feed-forward of block i is sparse: the second of each pair (Switch), the first (GLaM), or none."""
+    return cfg.sparse != "none" and i % 2 == ("first", "second").index(cfg.sparse)
+
+
+def ffn_shapes(cfg, i):
+    D, F, E = cfg.d_model, cfg.d_ff or 4 * cfg.d_model, cfg.n_experts
+    into, out = (cfg.init_scale / D) ** 0.5, (cfg.init_scale / F) ** 0.5
+    norm = Weight((D,), "ones")
+    if is_sparse(cfg, i):
+        return dict(norm=norm, router=Weight((D, E), "normal", 0.02), W1=Weight((E, D, F), "truncated", into, True),
+                    W2=Weight((E, F, D), "truncated", out, True))
+    if cfg.ffn == "geglu":
+        return dict(norm=norm, W=Weight((D, F), "truncated", into), V=Weight((D, F), "truncated", into),
+                    O=Weight((F, D), "truncated", out))
+    return dict(norm=norm, W1=Weight((D, F), "truncated", into), W2=Weight((F, D), "truncated", out))
+
+
+def shapes(cfg):
+    """Every parameter of the model, by name."""
+    D, tables = cfg.d_model, cfg.n_layers if cfg.position == "layer" else 1
+    return dict(embedding=Weight((cfg.vocab_size, D), "normal", 1.0),
+                position={i: Weight((cfg.n_buckets, cfg.n_heads), "normal", 0.02) for i in range(tables)},
+                blocks={i: dict(attention=attention.shapes(cfg), ffn=ffn_shapes(cfg, i)) for i in range(cfg.n_layers)},
+                norm=Weight((D,), "ones"))
+
+
+@split("x")
+def dense_ffn(x, p):
+    """x + FFN(RMSNorm(x)), the second sublayer of a dense block.   (..., D) -> (..., D)"""
+    n, back_norm = rms_norm(x, p["norm"], EPS)
+    names, ffn = (("W", "V", "O"), geglu_ffn) if "O" in p else (("W1", "W2"), relu_ffn)
+    y, back_ffn = ffn(n, *(p[name] for name in names))
+
+    def backward(dy):
+        dn, *dW = back_ffn(dy)
+        dx, dnorm = back_norm(dn)
+        return dx + dy, dict(zip(names, dW), norm=dnorm)
+
+    return x + y, backward
+
+
+def sparse_ffn(x, p, route, C, mask, noise):
+    """x + MoE(RMSNorm(x)), the second sublayer of a sparse block: all tokens of the batch are one group.
+
+    (B, T, D) -> (B, T, D); arguments, losses and seen as in moe_layer.   backward(dy, dbalance, dz) -> dx, dp
+    """
+    n, back_norm = rms_norm(x.reshape(-1, x.shape[-1]), p["norm"], EPS)       # (N, D)
+    (y, balance, z, seen), back_moe = moe_layer(n, p["router"], p["W1"], p["W2"], route, C, mask, noise)
+
+    def backward(dy, dbalance, dz):
+        dn, drouter, dW1, dW2 = back_moe(dy.reshape(n.shape), dbalance, dz)
+        dx, dnorm = back_norm(dn)
+        return dx.reshape(x.shape) + dy, dict(norm=dnorm, router=drouter, W1=dW1, W2=dW2)
+
+    return (x + y.reshape(x.shape), balance, z, seen), backward
+
+
+def tied_head(x, p, E):
+    """logits = D^-1/2 RMSNorm(x) E': the embedding read the other way.   (..., D), (V, D) -> (..., V)"""
+    n, back_norm = rms_norm(x, p, EPS)
+    scale = x.shape[-1] ** -0.5
+    logits, back_linear = linear(n * scale, E.T)
+
+    def backward(dlogits):
+        dn, dE = back_linear(dlogits)
+        dx, dnorm = back_norm(dn * scale)
+        return dx, dnorm, dE.T
+
+    return logits, backward
+
+
+def decoder(p, cfg, ids, mask, C, noise):
+    """The next-token logits of a batch.
+
+    p        nested arrays, as `shapes` says
+    ids      (B, T)     int
+    mask     (B, T)     bool   False for padding, which takes no expert's slot; or None
+    C        int               slots per expert, or None for no limit
+    noise    {block: array}    the router's noise, or {}
+    logits   (B, T, V)  float
+    balance, z  ()      float  sums over the sparse layers
+    seen     {block: what its router has seen}
+
+    backward(dlogits, dbalance, dz) -> dp
+    """
+    T = ids.shape[1]
+    flat_mask = None if mask is None else mask.reshape(-1)
+    x, back_embedding = embedding(ids, p["embedding"])                        # (B, T, D)
+    biases = {i: position_bias(table, T, T, cfg.max_distance) for i, table in p["position"].items()}
+    allowed = {i: xp.where(causal_mask(T, T, T), bias, -xp.inf) for i, (bias, _) in biases.items()}
+    balance, z, seen, backs = xp.zeros((), x.dtype), xp.zeros((), x.dtype), {}, []
+    for i, block in p["blocks"].items():
+        x, back_attention = self_attention(x, block["attention"], allowed[i % len(biases)], None, cfg.n_heads)
+        if is_sparse(cfg, i):
+            (x, b, z_i, seen[i]), back_ffn = sparse_ffn(x, block["ffn"], ROUTERS[cfg.router].route, C, flat_mask, noise.get(i))
+            balance, z = balance + b, z + z_i
+        else:
+            x, back_ffn = dense_ffn(x, block["ffn"])
+        backs.append((i, back_attention, back_ffn))
+    logits, back_head = tied_head(x, p["norm"], p["embedding"])               # (B, T, V)
+
+    def backward(dlogits, dbalance, dz):
+        dx, dnorm, dE = back_head(dlogits)
+        dbias, dblocks = {}, {}
+        for i, back_attention, back_ffn in reversed(backs):
+            dx, dffn = back_ffn(dx, dbalance, dz) if is_sparse(cfg, i) else back_ffn(dx)
+            dx, dattention, db = back_attention(dx)
+            dblocks[i] = dict(attention=dattention, ffn=dffn)
+            dbias[i % len(biases)] = dbias.get(i % len(biases), 0) + db
+        dp = dict(embedding=dE + back_embedding(dx), norm=dnorm, blocks=dblocks,
+                  position={i: back(dbias[i]) for i, (_, back) in biases.items()})
+        return dp
+
+    return (logits, balance, z, seen), backward
+
+
+def lm_loss(p, cfg, batch, noise):
+    """The language model's three losses on one group of tokens.
+
+    batch   x, y  (B, T) int, the bytes and the bytes after them;  mask  (B, T) bool, the y that count, or None
+    noise   {block: array} in training: then the capacity limit holds. None in evaluation: no limit, nothing random
+    ce      () nats per byte, mean over the counted tokens
+    balance, z  () sums over the sparse layers of load_balance_loss and router_z_loss
+
+    backward(dce, dbalance, dz) -> dp:  the coefficients (alpha) are the cotangents, so they are the caller's.
+    """
+    C = None if noise is None else capacity(batch["x"].size, cfg.n_experts, cfg.capacity_factor)
+    (logits, balance, z, seen), back_decoder = decoder(p, cfg, batch["x"], batch["mask"], C, noise or {})
+    ce, back_ce = cross_entropy(logits, batch["y"], batch["mask"])
+
+    def backward(dce, dbalance, dz):
+        return back_decoder(back_ce(dce), dbalance, dz)
+
+    return (ce, balance, z, seen), backward
+
+
+def draw_noise(cfg, n_tokens, key):
+    """The routers' noise for one group, drawn on the device from a generator of its own: key is (seed, step, group)."""
+    return {i: ROUTERS[cfg.router].noise(xp.random.default_rng([*key, i]), n_tokens, cfg.d_model, cfg.jitter)
+            for i in range(cfg.n_layers) if is_sparse(cfg, i)}

@@ -1,0 +1,145 @@
+"""The sparse layer: tokens to their experts' slots, the experts, and back.
+
+N tokens   D model width   E experts   C capacity   F feed-forward width   k experts per token
+"""
+import functools
+import itertools
+
+from . import router as routers
+from .backend import host, xp
+from .cores import bmm, run
+from .ops import relu, relu_ffn
+
+
+def dispatch(x, slots, n_slots):
+    """h[slot] = x: copy each token into its slots. Empty slots are 0; slot n_slots is the bin.
+
+    x (N, D) float    slots (N, k) int, no two alike but for the bin    h (n_slots, D) float    backward(dh) -> dx
+    """
+    h = xp.zeros((n_slots + 1, x.shape[1]), x.dtype)
+    for j in range(slots.shape[1]):
+        h[slots[:, j]] = x
+
+    def backward(dh):
+        return gather(dh, slots, (slots < n_slots).astype(dh.dtype))
+
+    return h[:-1], backward
+
+
+def gather(y, slots, weight):
+    """sum_j weight[:, j] * y[slots[:, j]]; the bin's weight must be 0.   (n_slots, D), (N, k), (N, k) -> (N, D)"""
+    slots = xp.minimum(slots, len(y) - 1)
+    total = y[slots[:, 0]] * weight[:, :1]
+    for j in range(1, slots.shape[1]):
+        total += y[slots[:, j]] * weight[:, j:j + 1]
+    return total
+
+
+def combine(y, slots, gates):
+    """out = sum_j gate_j * y[slot_j]: dispatch turned round. A dropped choice adds exactly 0.
+
+    Switch Transformer, Eq. 2: out = sum over the chosen i of p_i(x) E_i(x).
+
+    y (E, C, D) or (n_slots, D) float    slots (N, k) int    gates (N, k) float    out (N, D) float
+
+    backward(dout) -> dy, dgates;   d gate = <dout, y[slot]>, and d y[slot] = gate * dout.
+    """
+    rows = y.reshape(-1, y.shape[-1])                                         # (n_slots, D)
+    kept = (slots < len(rows)).astype(gates.dtype)
+    out = gather(rows, slots, gates * kept)
+
+    def backward(dout):
+        dy = xp.zeros((len(rows) + 1, dout.shape[1]), dout.dtype)
+        dgates = xp.empty_like(gates)
+        for j in range(slots.shape[1]):
+            slot = slots[:, j]
+            dy[slot] = dout * gates[:, j:j + 1]
+            dgates[:, j] = (dout * rows[xp.minimum(slot, len(rows) - 1)]).sum(-1) * kept[:, j]
+        return dy[:-1].reshape(y.shape), dgates
+
+    return out, backward
+
+
+def expert_ffn(h, W1, W2):
+    """y_e = relu(h_e W1_e) W2_e, one expert per row.   (E, C, D), (E, D, F), (E, F, D) -> (E, C, D)
+
+    GShard, Eq. 2. Rows of 0 stay 0, so empty slots need no mask.
+    """
+    r, back_relu = relu(bmm(h, W1))                                              # (E, C, F)
+
+    def backward(dy):
+        da = back_relu(bmm(dy, W2.mT))
+        return bmm(da, W1.mT), bmm(h.mT, da), bmm(r.mT, dy)
+
+    return bmm(r, W2), backward
+
+
+def expert_ffn_unlimited(h, load, W1, W2):
+    """expert_ffn without a capacity: the experts' queues stand end to end in h, so no empty slot is multiplied.
+
+    h (n_slots, D) float    load  E host integers, the queues' lengths    W1 (E, D, F)    W2 (E, F, D)    y (n_slots, D)
+
+    Experts with an empty queue are not touched: one token costs k experts' matrices.
+    """
+    stop = list(itertools.accumulate(load))
+    busy = [e for e, n in enumerate(load) if n]
+    parts = run([functools.partial(relu_ffn, h[stop[e] - load[e]:stop[e]], W1[e], W2[e]) for e in busy])
+    rest = xp.zeros_like(h[sum(load):])                                       # slots of tokens that were not sent
+
+    def backward(dy):
+        dW1, dW2, dh = xp.zeros_like(W1), xp.zeros_like(W2), []
+        for e, (_, back) in zip(busy, parts):
+            dh_e, dW1[e], dW2[e] = back(dy[stop[e] - load[e]:stop[e]])
+            dh.append(dh_e)
+        return xp.concatenate([*dh, rest]), dW1, dW2
+
+    return xp.concatenate([*(y for y, _ in parts), rest]), backward
+
+
+def moe_layer(x, W, W1, W2, route, C, mask, noise):
+    """y = sum over a token's experts of gate * expert(x); 0 for a token that finds no slot.
+
+    x         (N, D)     float  tokens of one group
+    W         (D, E)     float  router weights
+    W1, W2    (E, D, F), (E, F, D)  float  experts
+    route     function          how tokens are sent: router.ROUTERS
+    C         int               slots per expert, or None for no limit (evaluation): then the loads are read on the host
+    mask      (N,)       bool   False for padding, or None
+    noise     array             what route takes, or None
+    y         (N, D)     float  without the residual, which carries the dropped tokens
+    balance, z  ()       float  the router's losses, without coefficients
+    seen      what route has seen
+
+    backward(dy, dbalance, dz) -> dx, dW, dW1, dW2
+    """
+    E, D, _ = W1.shape
+    (gates, balance, z, slots, seen), back_route = route(x, W, C, mask, noise)
+    n_slots = slots.size if C is None else E * C
+    h, back_dispatch = dispatch(x, slots, n_slots)
+    if C is None:
+        load = host(xp.bincount(seen["index"][slots < n_slots], minlength=E)).tolist()
+        o, back_experts = expert_ffn_unlimited(h, load, W1, W2)
+    else:
+        o, back_experts = expert_ffn(h.reshape(E, C, D), W1, W2)              # (E, C, D)
+    y, back_combine = combine(o, slots, gates)
+
+    def backward(dy, dbalance, dz):
+        do, dgates = back_combine(dy)
+        dh, dW1, dW2 = back_experts(do)
+        dx, dW = back_route(dgates, dbalance, dz)
+        return dx + back_dispatch(dh.reshape(n_slots, D)), dW, dW1, dW2
+
+    return (y, balance, z, seen), backward
+
+
+def switch_layer(x, W, W1, W2, C, mask, noise):
+    """The Switch layer: y, balance, z = moe_layer with top-1 routing.   backward(dy, dbalance, dz) -> dx, dW, dW1, dW2"""
+    (y, balance, z, _), backward = moe_layer(x, W, W1, W2, routers.switch, C, mask, noise)
+    return (y, balance, z), backward
+
+
+def glam_layer(x, W, W1, W2, C, mask, order):
+    """The GLaM layer: y, balance = moe_layer with top-2 routing.   backward(dy, dbalance) -> dx, dW, dW1, dW2"""
+    route = functools.partial(routers.glam, order=order)
+    (y, balance, z, _), backward = moe_layer(x, W, W1, W2, route, C, mask, None)
+    return (y, balance), lambda dy, dbalance: backward(dy, dbalance, xp.zeros_like(z))

@@ -1,0 +1,138 @@
+"""The pieces of a Transformer, each with its own backward pass.
+
+    y, backward = op(x, W, ...)        dx, dW, ... = backward(dy)
+
+backward takes one cotangent per float result and returns one gradient per float array argument, in their order. It is
+pure and may be called twice. Integer and boolean arrays have no gradient.
+
+B batch   T time   N = B*T tokens   D model width   F feed-forward width   V vocabulary
+"""
+import math
+
+from .backend import xp
+
+
+def one_hot(index, n, dtype):
+    """1 where index equals 0 ... n-1, else 0.   (...) int -> (..., n)"""
+    return (index[..., None] == xp.arange(n)).astype(dtype)
+
+
+def softmax(x):
+    """p_i = exp(x_i) / sum_j exp(x_j) over the last axis.   (..., V) -> (..., V)"""
+    p = xp.exp(x - x.max(-1, keepdims=True))        # the largest exponent is 0: no overflow
+    p /= p.sum(-1, keepdims=True)
+
+    def backward(dp):
+        dx = p * dp
+        dx -= p * dx.sum(-1, keepdims=True)
+        return dx
+
+    return p, backward
+
+
+def linear(x, W):
+    """y = x W, no bias.   (..., D), (D, F) -> (..., F)"""
+    D, F = W.shape
+
+    def backward(dy):
+        return dy @ W.T, x.reshape(-1, D).T @ dy.reshape(-1, F)
+
+    return x @ W, backward
+
+
+def embedding(ids, W):
+    """y = W[ids], which is one_hot(ids) W.   (...) int, (V, D) -> (..., D)"""
+    V, D = W.shape
+
+    def backward(dy):
+        return one_hot(ids.reshape(-1), V, dy.dtype).T @ dy.reshape(-1, D)     # rows that appear twice add up
+
+    return W[ids], backward
+
+
+def relu(x):
+    """y = max(x, 0), elementwise."""
+    y = xp.maximum(x, 0)
+
+    def backward(dy):
+        return dy * (y > 0)
+
+    return y, backward
+
+
+def gelu(x):
+    """y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), elementwise: the tanh form that GLaM's code uses."""
+    c = math.sqrt(2 / math.pi)
+    t = xp.tanh(c * (x + 0.044715 * (x * x * x)))
+
+    def backward(dy):
+        return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (c * (1 + 3 * 0.044715 * (x * x))))
+
+    return 0.5 * x * (1 + t), backward
+
+
+def rms_norm(x, scale, eps):
+    """y = x / sqrt(mean(x^2) + eps) * scale over the last axis; no mean is subtracted.   (..., D), (D,) -> (..., D)"""
+    r = 1 / xp.sqrt((x * x).mean(-1, keepdims=True) + eps)                    # (..., 1)
+    n = x * r
+
+    def backward(dy):
+        dn = dy * scale
+        dx = r * (dn - n * (dn * n).mean(-1, keepdims=True))
+        return dx, (dy * n).reshape(-1, len(scale)).sum(0)
+
+    return n * scale, backward
+
+
+def relu_ffn(x, W1, W2):
+    """y = relu(x W1) W2.   (..., D), (D, F), (F, D) -> (..., D)   Switch Transformer, Sec. 5: y = ReLU(x W_in) W_out"""
+    a, back1 = linear(x, W1)
+    h, back_relu = relu(a)
+    y, back2 = linear(h, W2)
+
+    def backward(dy):
+        dh, dW2 = back2(dy)
+        dx, dW1 = back1(back_relu(dh))
+        return dx, dW1, dW2
+
+    return y, backward
+
+
+def geglu_ffn(x, W, V, O):
+    """y = (gelu(x W) * x V) O: GLaM's dense layers.   (..., D), (D, F), (D, F), (F, D) -> (..., D)"""
+    a, back_W = linear(x, W)
+    b, back_V = linear(x, V)
+    g, back_gelu = gelu(a)
+    y, back_O = linear(g * b, O)
+
+    def backward(dy):
+        dh, dO = back_O(dy)
+        dx_W, dW = back_W(back_gelu(dh * b))
+        dx_V, dV = back_V(dh * g)
+        return dx_W + dx_V, dW, dV, dO
+
+    return y, backward
+
+
+def cross_entropy(logits, target, mask):
+    """Mean over the counted tokens of -log softmax(logits)[target], in nats.
+
+    logits  (..., V)  float
+    target  (...)     int    ids in 0 ... V-1 wherever mask is true
+    mask    (...)     bool   tokens that count, or None for all; with none counted the loss is 0
+    loss    ()        float
+
+    backward(dloss) -> dlogits, exactly 0 on tokens that do not count.
+    """
+    counted = xp.ones(target.shape, logits.dtype) if mask is None else mask.astype(logits.dtype)
+    share = counted / xp.maximum(counted.sum(), 1)                            # (...)
+    hit = one_hot(target, logits.shape[-1], logits.dtype)                     # (..., V)
+    shifted = logits - logits.max(-1, keepdims=True)
+    p = xp.exp(shifted)
+    total = p.sum(-1, keepdims=True)
+    nll = xp.log(total[..., 0]) - (hit * shifted).sum(-1)                     # (...)
+
+    def backward(dloss):
+        return (p / total - hit) * (share * dloss)[..., None]
+
+    return (share * nll).sum(), backward
