@@ -62,11 +62,10 @@ def run(calls):
         finally:
             _worker.busy = False
 
-    if 1:
-        helpers = [_pool().submit(work) for _ in range(threads - 1)]
-        work()
-        for helper in helpers:
-            helper.result()
+    helpers = [_pool().submit(work) for _ in range(threads - 1)]
+    work()
+    for helper in helpers:
+        helper.result()
     return results
 
 
@@ -142,6 +141,13 @@ def bmm(a, b):
     return y
 
 
+def dot(a, b):
+    """sum a_i b_i of two flat vectors, the pieces' sums added in order.   (P,), (P,) -> ()"""
+    if not xp.on_cpu:
+        return xp.dot(a, b)
+    return xp.stack(run([functools.partial(xp.dot, a[s], b[s]) for s in _spans(len(a), 1 << 20)])).sum()
+
+
 def fuse(op):
     """Decorate an elementwise op on flat vectors that works in place: run it piece by piece on all cores."""
     @functools.wraps(op)
@@ -149,6 +155,12 @@ def fuse(op):
         n = max(getattr(a, "size", 1) for a in args)
         if not xp.on_cpu or n <= LINE:
             return op(*args)
-        run([functools.partial(op, *(a[s] if getattr(a, "ndim", 0) else a for a in args)) for s in _spans(n, LINE)])
+
+        def pieces(span):
+            for start in range(span.start, span.stop, LINE):
+                s = slice(start, min(start + LINE, span.stop))
+                op(*(a[s] if getattr(a, "ndim", 0) else a for a in args))
+
+        run([functools.partial(pieces, span) for span in _spans(n, 32 * LINE)])
 
     return whole

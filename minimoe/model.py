@@ -2,6 +2,8 @@
 
 B batch   T time   N = B*T tokens   D model width   F feed-forward width   H heads   E experts   V vocabulary   L layers
 """
+from typing import Callable, NamedTuple
+
 from . import attention
 from .attention import EPS, causal_mask, position_bias, self_attention
 from .backend import xp
@@ -153,3 +155,21 @@ def draw_noise(cfg, n_tokens, key):
     """The routers' noise for one group, drawn on the device from a generator of its own: key is (seed, step, group)."""
     return {i: ROUTERS[cfg.router].noise(xp.random.default_rng([*key, i]), n_tokens, cfg.d_model, cfg.jitter)
             for i in range(cfg.n_layers) if is_sparse(cfg, i)}
+
+
+class Task(NamedTuple):
+    """What step.py trains, and what it needs to know of it."""
+    shapes: dict                # the layout of the parameters
+    loss: Callable              # (p, batch, noise or None) -> (ce, balance, z, seen), backward(dce, dbalance, dz) -> dp
+    noise: Callable             # (n_tokens, key) -> the noise of one group
+
+
+def task(cfg):
+    """The language model as a task."""
+    def loss(p, batch, noise):
+        return lm_loss(p, cfg, batch, noise)
+
+    def noise(n_tokens, key):
+        return draw_noise(cfg, n_tokens, key)
+
+    return Task(shapes(cfg), loss, noise)

@@ -108,16 +108,17 @@ def moe_layer(x, W, W1, W2, route, C, mask, noise):
     noise     array             what route takes, or None
     y         (N, D)     float  without the residual, which carries the dropped tokens
     balance, z  ()       float  the router's losses, without coefficients
-    seen      what route has seen
+    seen      what route has seen, and kept (N, k) bool: the choices that found a slot
 
     backward(dy, dbalance, dz) -> dx, dW, dW1, dW2
     """
     E, D, _ = W1.shape
     (gates, balance, z, slots, seen), back_route = route(x, W, C, mask, noise)
     n_slots = slots.size if C is None else E * C
+    seen = dict(seen, kept=slots < n_slots)                                   # (N, k) bool
     h, back_dispatch = dispatch(x, slots, n_slots)
     if C is None:
-        load = host(xp.bincount(seen["index"][slots < n_slots], minlength=E)).tolist()
+        load = host(xp.bincount(seen["index"][seen["kept"]], minlength=E)).tolist()
         o, back_experts = expert_ffn_unlimited(h, load, W1, W2)
     else:
         o, back_experts = expert_ffn(h.reshape(E, C, D), W1, W2)              # (E, C, D)
@@ -142,4 +143,8 @@ def glam_layer(x, W, W1, W2, C, mask, order):
     """The GLaM layer: y, balance = moe_layer with top-2 routing.   backward(dy, dbalance) -> dx, dW, dW1, dW2"""
     route = functools.partial(routers.glam, order=order)
     (y, balance, z, _), backward = moe_layer(x, W, W1, W2, route, C, mask, None)
-    return (y, balance), lambda dy, dbalance: backward(dy, dbalance, xp.zeros_like(z))
+
+    def without_z(dy, dbalance):
+        return backward(dy, dbalance, xp.zeros_like(z))
+
+    return (y, balance), without_z

@@ -1,0 +1,88 @@
+"""Checkpoints: one .npz of plain arrays and one JSON text, replaced whole or not at all.
+
+The metrics beside it, one JSON object a line, are cut back to the checkpoint when a run goes on from it.
+"""
+import dataclasses
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from . import config
+from .backend import host, xp
+from .params import size
+from .step import State
+
+NAME, METRICS, FORMAT = "checkpoint.npz", "metrics.jsonl", 1
+ARRAYS = ("theta", "m", "v", "applied", "skipped")
+
+
+def replace(path, write):
+    """Write a file so that at every moment either the old one or the new one is there, whole.   write(file)
+
+    Raises OSError where it cannot be written; what was there stays.
+    """
+    new = path.with_name(path.name + ".new")
+    try:
+        with open(new, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def save(folder, state, configs, digest):
+    """Write a run's state, its configuration and the hash of its data into folder/checkpoint.npz."""
+    meta = dict(format=FORMAT, digest=digest, step=state.step, seconds=state.seconds,
+                **{name: dataclasses.asdict(c) for name, c in configs.items()})
+    arrays = {name: host(getattr(state, name)) for name in ARRAYS}
+    replace(Path(folder) / NAME, lambda file: np.savez(file, meta=json.dumps(meta), **arrays))
+
+
+def load(folder, shapes_of):
+    """What `save` wrote: state, configs, digest.
+
+    folder      a run's --out
+    shapes_of   the model configuration -> its layout, which the vectors must fit
+
+    Raises ValueError where there is no checkpoint, or it is damaged, or of another layout. Nothing in the file is run.
+    """
+    path = Path(folder) / NAME
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; expected the --out folder of a training run")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ARRAYS}
+            meta = json.loads(str(file["meta"]))
+        if meta["format"] != FORMAT:
+            raise KeyError(f"format {meta['format']}")
+        configs = config.from_options({**meta["model"], **meta["train"], **meta["data"]})
+        P, dtype = size(shapes_of(configs["model"])), arrays["theta"].dtype
+        state = State(**{name: xp.asarray(a) for name, a in arrays.items()}, step=meta["step"], seconds=meta["seconds"])
+    except (OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile, MemoryError) as error:
+        raise ValueError(f"{path} is damaged or not a checkpoint of this version ({error})") from None
+    for name in ("theta", "m", "v"):
+        a = arrays[name]
+        if a.shape != (P,) or a.dtype != dtype or dtype.kind != "f":
+            raise ValueError(f"{path} holds {name} {a.dtype}{a.shape}; expected ({P},) floats for its own configuration")
+    return state, configs, meta["digest"]
+
+
+def cut_metrics(folder, step):
+    """Drop the lines after `step`, and a last line that was cut off: the run goes on from its checkpoint."""
+    path = Path(folder) / METRICS
+    kept = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                break
+            if record["step"] > step:
+                break
+            kept.append(line + "\n")
+    replace(path, lambda file: file.write("".join(kept).encode()))

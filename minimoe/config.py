@@ -1,0 +1,163 @@
+"""Every knob, its default and its meaning: the only place that lists them, and the command line made from it."""
+import argparse
+import dataclasses
+import math
+import sys
+from dataclasses import dataclass
+
+
+def opt(default, help, *choices):
+    return dataclasses.field(default=default, metadata=dict(help=help, choices=choices or None))
+
+
+def expect(ok, name, value, expected):
+    """Raises ValueError, naming the option, its value and what was expected, where it is not ok."""
+    if not ok:
+        raise ValueError(f"--{name.replace('_', '-')} is {value}; expected {expected}")
+
+
+def check_choices(config):
+    for f in dataclasses.fields(config):
+        value, choices = getattr(config, f.name), f.metadata["choices"]
+        expect(not choices or value in choices, f.name, value, " | ".join(choices or ()))
+
+
+def check_at_least(config, least, *names):
+    for name in names:
+        value = getattr(config, name)
+        kind = "an integer" if isinstance(least, int) else "a finite number"
+        expect(math.isfinite(value) and value >= least, name, value, f"{kind}, {least} or more")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the parameters mean: a checkpoint holds it, and nothing of it may change later.
+
+    Raises ValueError where a value or a combination makes no model.
+    """
+    vocab_size: int = opt(258, "V, ids: the 256 bytes, padding, end")
+    d_model: int = opt(128, "D, width of the residual stream")
+    n_layers: int = opt(4, "L, blocks of attention and feed-forward")
+    n_heads: int = opt(4, "H, attention heads; they divide D")
+    d_ff: int = opt(0, "F, width of the feed-forward; 0 means 4 D")
+    ffn: str = opt("relu", "dense feed-forward: Switch has relu, GLaM geglu", "relu", "geglu")
+    sparse: str = opt("second", "which block of each pair is sparse", "first", "second", "none")
+    n_experts: int = opt(8, "E, experts of a sparse block")
+    router: str = opt("switch", "how tokens are sent to experts", "switch", "glam", "glam-token", "gshard")
+    capacity_factor: float = opt(1.25, "room of an expert in training, in even shares (Switch, Eq. 3)")
+    jitter: float = opt(0.01, "eps, noise on the switch router's input in training (Switch, App. C)")
+    position: str = opt("stack", "a table of relative positions per stack (T5, Switch) or layer (GLaM)", "stack", "layer")
+    n_buckets: int = opt(32, "buckets of relative positions")
+    max_distance: int = opt(128, "distances from here on share the last bucket")
+    init_scale: float = opt(0.1, "s in std = sqrt(s / fan_in) (Switch, Sec. 2.4)")
+
+    def __post_init__(self):
+        check_choices(self)
+        check_at_least(self, 1, "d_model", "n_layers", "n_heads", "n_experts")
+        check_at_least(self, 0, "d_ff", "jitter")
+        expect(self.vocab_size >= 258, "vocab_size", self.vocab_size, "258 or more: bytes, padding, end")
+        expect(self.d_model % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of --d-model {self.d_model}")
+        k = 1 if self.router == "switch" else 2
+        expect(self.sparse == "none" or self.n_experts >= k, "n_experts", self.n_experts,
+               f"{k} or more: --router {self.router} sends each token to {k}")
+        expect(self.sparse != "second" or self.n_layers >= 2, "n_layers", self.n_layers,
+               "2 or more: --sparse second makes every second block sparse")
+        expect(0 < self.capacity_factor < math.inf, "capacity_factor", self.capacity_factor, "a finite number above 0")
+        expect(self.jitter < 1, "jitter", self.jitter, "a number below 1")
+        expect(self.n_buckets >= 2, "n_buckets", self.n_buckets, "2 or more")
+        expect(self.max_distance > self.n_buckets // 2, "max_distance", self.max_distance,
+               f"more than half of --n-buckets {self.n_buckets}")
+        expect(0 < self.init_scale < math.inf, "init_scale", self.init_scale, "a finite number above 0")
+
+
+@dataclass(frozen=True)
+class Train:
+    """How the parameters are found.   Raises ValueError where a value makes no training run."""
+    steps: int = opt(3000, "optimiser steps")
+    minutes: float = opt(0.0, "time to train for, instead of --steps: they are set by timing a few steps")
+    batch_size: int = opt(12, "sequences per optimiser step")
+    accumulate: int = opt(1, "groups a step's batch is cut into; experts' queues are per group")
+    lr: float = opt(3e-3, "peak learning rate")
+    schedule: str = opt("cosine", "cosine to 0; linear warm-up or constant, then 1/sqrt(step)", "cosine", "linear", "constant")
+    warmup: int = opt(100, "steps until the peak")
+    beta1: float = opt(0.9, "Adam: decay of the mean of gradients")
+    beta2: float = opt(0.99, "Adam: decay of the mean of squared gradients")
+    eps: float = opt(1e-8, "Adam: added to the root")
+    weight_decay: float = opt(0.0, "decoupled, on matrices only")
+    clip: float = opt(1.0, "largest global norm of a step's gradient")
+    alpha: float = opt(0.01, "coefficient of the balance loss (Switch, Eq. 4)")
+    z_loss: float = opt(0.0, "coefficient of the router z-loss (ST-MoE: 0.001; Switch and GLaM have none)")
+    seed: int = opt(1, "of the first weights, the batches and the noise")
+    eval_every: int = opt(250, "steps between validations")
+    log_every: int = opt(10, "steps between lines of metrics.jsonl")
+    checkpoint_every: int = opt(500, "steps between checkpoints")
+
+    def __post_init__(self):
+        check_choices(self)
+        check_at_least(self, 1, "steps", "batch_size", "accumulate", "eval_every", "log_every", "checkpoint_every")
+        check_at_least(self, 0, "warmup", "seed")
+        check_at_least(self, 0.0, "minutes", "weight_decay", "alpha", "z_loss")
+        for name in ("lr", "eps", "clip"):
+            expect(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
+        for name in ("beta1", "beta2"):
+            expect(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number from 0 to below 1")
+        expect(self.batch_size % self.accumulate == 0, "accumulate", self.accumulate,
+               f"a divisor of --batch-size {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learned from.   Raises ValueError where a sequence is too short."""
+    data: tuple = opt((), "files to learn from (a.txt, or a.txt:0.6 b.txt:0.4 for a mixture), or python; none: embedded corpus")
+    seq_len: int = opt(64, "T, bytes of a sequence")
+
+    def __post_init__(self):
+        check_at_least(self, 2, "seq_len")
+
+
+GROUPS = dict(model=Model, train=Train, data=Data)
+
+GLAM = dict(sparse="first", router="glam", capacity_factor=2.0, jitter=0.0, ffn="geglu", position="layer")
+PRESETS = {
+    "switch": dict(),
+    "glam": GLAM,
+    "dense": dict(sparse="none"),
+    "glam-dense": GLAM | dict(sparse="none"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one sentence instead of a page where an option is wrong, and no abbreviations."""
+
+    def __init__(self, prog, description):
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
+
+    def error(self, message):
+        self.exit(refuse(self.prog, message))
+
+
+def refuse(program, error):
+    """Say on stderr, in one sentence, why the program does not go on: the exit code 2."""
+    print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+def add_options(parser):
+    """An option for each field; only those that were given appear in the result."""
+    for name, group in GROUPS.items():
+        options = parser.add_argument_group(name)
+        for f in dataclasses.fields(group):
+            kind = dict(nargs="+", metavar="FILE") if f.type is tuple else dict(type=f.type, choices=f.metadata["choices"])
+            if kind.get("choices") is None and "type" in kind:
+                kind["metavar"] = f.type.__name__.upper()
+            default = "none" if f.type is tuple else f.default
+            options.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS,
+                                 help=f"{f.metadata['help']} [{default}]", **kind)
+
+
+def from_options(values):
+    """{group: config} from a dict of values by field name; names of no field are left alone."""
+    def make(group):
+        given = {f.name: values[f.name] for f in dataclasses.fields(group) if f.name in values}
+        return group(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+    return {name: make(group) for name, group in GROUPS.items()}

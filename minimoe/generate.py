@@ -1,0 +1,91 @@
+"""Sampling text, one token at a time, with the keys and values of earlier tokens kept.
+
+Tq new tokens   Tk tokens in reach, the new ones included   V vocabulary   D model width   H heads   K head width
+"""
+import numpy as np
+
+from .attention import EPS, attention, causal_mask, heads, position_bias
+from .backend import host, xp
+from .model import dense_ffn, is_sparse, sparse_ffn, tied_head
+from .ops import linear, rms_norm, softmax
+from .router import ROUTERS
+
+
+def kv_cache_step(p, cfg, ids, cache, context):
+    """The logits of new tokens from the keys and values of those before them.
+
+    p        nested arrays, as model.shapes says
+    ids      (B, Tq) int      the new tokens: a whole prompt, or one
+    cache    {block: (k, v)}  keys and values (B, H, <= context - 1, K); {} at the beginning
+    context  int              how many tokens each token sees, itself included, 2 or more: the length the model was trained on
+    logits   (B, Tq, V)       equal to the full forward's without a capacity limit
+    seen     {block: what its router has seen} for the new tokens
+    """
+    x, new, seen = p["embedding"][ids], {}, {}
+    Tq = ids.shape[1]
+    Tk = Tq + (cache[0][0].shape[2] if cache else 0)
+    mask, keep = causal_mask(Tq, Tk, context), context - 1
+    biases = {i: position_bias(table, Tq, Tk, cfg.max_distance)[0] for i, table in p["position"].items()}
+    for i, block in p["blocks"].items():
+        x, k, v = cached_attention(x, block["attention"], cache.get(i), biases[i % len(biases)], mask, cfg.n_heads)
+        new[i] = k[:, :, -keep:], v[:, :, -keep:]
+        if is_sparse(cfg, i):
+            (x, _, _, seen[i]), _ = sparse_ffn(x, block["ffn"], ROUTERS[cfg.router].route, None, None, None)
+        else:
+            x, _ = dense_ffn(x, block["ffn"])
+    logits, _ = tied_head(x, p["norm"], p["embedding"])
+    return logits, new, seen
+
+
+def cached_attention(x, p, past, bias, mask, H):
+    """attention.self_attention, forward only, over past and new tokens: x, k, v, where k and v hold both."""
+    n, _ = rms_norm(x, p["norm"], EPS)
+    q, k, v = (heads(linear(n, p[W])[0], H)[0] for W in ("Wq", "Wk", "Wv"))   # (B, H, Tq, K)
+    if past:
+        k, v = (xp.concatenate(both, 2) for both in zip(past, (k, v)))        # (B, H, Tk, K)
+    mixed, _ = attention(q, k, v, bias, mask, 1.0)
+    return x + linear(mixed.transpose(0, 2, 1, 3).reshape(x.shape), p["Wo"])[0], k, v
+
+
+def sample_filter(logits, temperature, top_k, top_p):
+    """The distribution that the next token is drawn from: temperature, then top-k, then top-p, then scaled to sum 1.
+
+    p = softmax(logits / temperature); kept are the top_k likeliest, and of those the likeliest whose sum first reaches
+    top_p (nucleus sampling, arXiv 1904.09751): the token that crosses it stays.
+
+    logits       (V,) float
+    temperature  number    0: all on the likeliest (greedy)
+    top_k        int       0: all; ties go to the lowest id
+    top_p        number    1: all
+    """
+    V = len(logits)
+    order = xp.argsort(-logits, kind="stable")                                # the likeliest first
+    rank = xp.empty_like(order)
+    rank[order] = xp.arange(V)
+    if temperature == 0:
+        return (rank == 0).astype(logits.dtype)
+    p, _ = softmax(logits / temperature)
+    p = p * (rank < (top_k or V))
+    ranked = p[order] / p.sum()
+    before = xp.cumsum(ranked) - ranked                                       # what stands before each, likeliest first
+    p = p * (before[rank] < top_p)
+    return p / p.sum()
+
+
+def generate(p, cfg, prompt, n_tokens, temperature, top_k, top_p, seed, context, forbidden=()):
+    """Yield n_tokens pairs (id, seen): a token drawn after the prompt, and what the routers did with it.
+
+    prompt     ids, at least one
+    context    int, as in kv_cache_step
+    forbidden  ids that are never drawn, such as padding
+    """
+    rng = np.random.default_rng(seed)
+    never = np.zeros(cfg.vocab_size, "float32")
+    never[list(forbidden)] = -np.inf
+    never = xp.asarray(never)
+    logits, cache, _ = kv_cache_step(p, cfg, xp.asarray([prompt]), {}, context)
+    for _ in range(n_tokens):
+        share = host(sample_filter(logits[0, -1] + never, temperature, top_k, top_p)).astype("float64").cumsum()
+        token = int(share.searchsorted(rng.random() * share[-1], side="right"))
+        logits, cache, seen = kv_cache_step(p, cfg, xp.asarray([[token]]), cache, context)
+        yield token, seen

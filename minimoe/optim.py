@@ -1,0 +1,67 @@
+"""Adam, one norm over all gradients, and learning rates: on flat vectors, whatever the model is.
+
+P parameters   t step, from 1
+"""
+import math
+
+from .backend import xp
+from .cores import dot, fuse
+
+
+@fuse
+def adam_step_(theta, grad, m, v, t, lr, beta1, beta2, eps, weight_decay, ok=True):
+    """One step of Adam with bias correction and decoupled weight decay: writes theta, m and v.
+
+    Adam (arXiv 1412.6980), Algorithm 1; AdamW (arXiv 1711.05101), Algorithm 2:
+        m = beta1 m + (1 - beta1) grad                  mean of the gradients
+        v = beta2 v + (1 - beta2) grad^2                mean of their squares
+        theta = theta - lr (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay theta)
+
+    theta, grad, m, v  (P,) float
+    t              int or () int      steps applied, this one included
+    weight_decay   number or (P,)     0 where nothing shall shrink
+    ok             bool or () bool    False: the gradient is not finite and nothing is written, as GLaM (Sec. 6) skips it
+    """
+    dtype = theta.dtype
+    on = xp.asarray(ok, dtype)                                                # 1 or 0, without asking the device
+    mean_share, square_share = (xp.asarray(1 - beta ** xp.maximum(t, 1), dtype) for beta in (beta1, beta2))
+    grad = xp.where(ok, grad, 0)
+    m += on * (1 - beta1) * (grad - m)
+    v += on * (1 - beta2) * (grad * grad - v)
+    theta -= on * lr * (m / mean_share / (xp.sqrt(v / square_share) + eps) + weight_decay * theta)
+
+
+def clip_global_norm_(grad, max_norm):
+    """Shrink the gradient to max_norm where its norm over all parameters is larger, and return the norm it had.
+
+    grad = grad * min(1, max_norm / norm)      Pascanu et al. (arXiv 1211.5063), Algorithm 1
+
+    grad (P,) float    norm () float; where it is not finite the gradient is left as it is
+    """
+    norm = xp.sqrt(dot(grad, grad))
+    scale = xp.where(xp.isfinite(norm), xp.minimum(1, max_norm / xp.maximum(norm, 1e-30)), 1)
+    scale_(grad, scale.astype(grad.dtype))
+    return norm
+
+
+@fuse
+def scale_(a, by):
+    """a *= by"""
+    a *= by
+
+
+def lr_schedule(step, warmup, peak, kind, steps=None):
+    """The learning rate of a step, counted from 1.
+
+    cosine    peak t / W up to W, then peak (1 + cos(pi (t - W) / (steps - W))) / 2
+    linear    peak min(t / W, sqrt(W / t))        inverse square root after a linear warm-up
+    constant  peak sqrt(W / max(t, W))            T5 and GLaM: 1 / sqrt(max(t, W)), here scaled to its peak
+    """
+    W, t = max(warmup, 1), step
+    if kind == "constant":
+        return peak * math.sqrt(W / max(t, W))
+    if t <= W and warmup:
+        return peak * t / W
+    if kind == "linear":
+        return peak * math.sqrt(W / t)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1, (t - warmup) / max(steps - warmup, 1))))

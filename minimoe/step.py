@@ -1,0 +1,143 @@
+"""Training: one optimiser step, the loop around it, and evaluation. What is trained is a model.Task; nothing here knows more.
+
+P parameters   N tokens of one group   k experts per token   E experts
+"""
+import itertools
+import time
+from typing import NamedTuple
+
+from .backend import host, xp
+from .optim import adam_step_, clip_global_norm_, lr_schedule
+from .params import add_, initial, matrices, views
+
+EVAL_TOKENS = 4096              # of one batch of evaluation
+EVAL_BATCHES = 16               # of an evaluation on the way; the last one takes all
+
+
+class State(NamedTuple):
+    """What training changes and a checkpoint holds. A step writes theta, m and v in place."""
+    theta: object               # (P,) float      parameters
+    m: object                   # (P,) float      Adam's mean of gradients
+    v: object                   # (P,) float      Adam's mean of squared gradients
+    applied: object             # () int, device  steps that were applied: Adam's t
+    skipped: object             # () int, device  steps whose gradient was not finite
+    step: int = 0               # both together: the schedule's t
+    seconds: float = 0.0        # spent in steps
+
+
+class Seen(NamedTuple):
+    """What one step leaves to look at: on the device until somebody does."""
+    ce: object                  # () nats per token, over the step's groups
+    balance: object             # () sum over layers, mean over groups
+    norm: object                # () of the gradient before clipping
+    lr: float
+    routed: list                # per group: {block: what its router has seen}, mask
+
+
+def new_state(task, rng, dtype="float32"):
+    """Fresh parameters, drawn from the host generator rng, and empty moments."""
+    theta = initial(task.shapes, rng, dtype)
+    zero = xp.zeros((), "int64")
+    return State(theta, xp.zeros_like(theta), xp.zeros_like(theta), zero, zero)
+
+
+def n_counted(batch):
+    """How many tokens of a host batch count in its loss."""
+    return batch["x"].size if batch["mask"] is None else int(batch["mask"].sum())
+
+
+def to_device(batch):
+    return {name: None if a is None else xp.asarray(a) for name, a in batch.items()}
+
+
+def groups_of(batch, n):
+    """A host batch cut into n consecutive groups, each with its share of the counted tokens."""
+    B, counted = len(batch["x"]), max(n_counted(batch), 1)
+    for start in range(0, B, B // n):
+        group = {name: None if a is None else a[start:start + B // n] for name, a in batch.items()}
+        yield group, n_counted(group) / counted
+
+
+def train_step_(task, state, grad, batch, train, decay):
+    """One optimiser step. Writes theta, m and v of the state, and grad.
+
+    The step's loss is its cross-entropy over all counted tokens + alpha * balance + z_loss * z, means over its groups.
+
+    batch   host arrays x, y (B, T) int, mask (B, T) bool or None
+    decay   number or (P,) weight decay
+
+    Returns the next state and Seen. Nothing is read back from the device: a gradient that is not finite is skipped there.
+    """
+    p, g = views(state.theta, task.shapes), views(grad, task.shapes)
+    step, n = state.step + 1, train.accumulate
+    grad[...], ce, balance, routed = 0, 0, 0, []
+    for i, (group, share) in enumerate(groups_of(batch, n)):
+        group = to_device(group)
+        noise = task.noise(group["x"].size, (train.seed, step, i))
+        (ce_i, balance_i, _, seen), backward = task.loss(p, group, noise)
+        add_(g, backward(share, train.alpha / n, train.z_loss / n))
+        ce, balance = ce + share * ce_i, balance + balance_i / n
+        routed.append((seen, group["mask"]))
+    norm = clip_global_norm_(grad, train.clip)
+    ok = xp.isfinite(norm)
+    applied = state.applied + ok
+    lr = lr_schedule(step, train.warmup, train.lr, train.schedule, train.steps)
+    adam_step_(state.theta, grad, state.m, state.v, applied, lr, train.beta1, train.beta2, train.eps, decay, ok)
+    return state._replace(applied=applied, skipped=state.skipped + ~ok, step=step), Seen(ce, balance, norm, lr, routed)
+
+
+def routing(routed):
+    """The share of choices that found no slot, and each layer's shares of first choices: read on the host.
+
+    routed  as in Seen    drop_rate  float, 0 for a dense model    load  {block: E floats, their sum 1}
+    """
+    dropped = choices = 0
+    load = {}
+    for seen, mask in routed:
+        counted = slice(None) if mask is None else host(mask).reshape(-1)
+        for i, layer in seen.items():
+            kept, first = host(layer["kept"])[counted], host(layer["index"])[counted, 0]
+            dropped, choices = dropped + (~kept).sum(), choices + kept.size
+            load[i] = load.get(i, 0) + (first[:, None] == range(layer["p"].shape[1])).sum(0)
+    return float(dropped / max(choices, 1)), {i: (n / max(n.sum(), 1)).tolist() for i, n in load.items()}
+
+
+def evaluate(task, theta, batches):
+    """The mean loss of host batches in nats per counted token: no capacity limit, nothing random."""
+    p, total, counted = views(theta, task.shapes), 0.0, 0
+    for batch in batches:
+        (ce, _, _, _), _ = task.loss(p, to_device(batch), None)
+        total += float(host(ce)) * n_counted(batch)
+        counted += n_counted(batch)
+    return total / max(counted, 1)
+
+
+def fit(task, state, corpus, train):
+    """Train from the state to the last step: yields (state, record) after each, the record None between log events.
+
+    A record is what metrics.jsonl holds. val_loss is over the first EVAL_BATCHES batches of the held-out part, and null
+    between evaluations; seconds and tokens_per_second count steps only.
+    """
+    grad = xp.empty_like(state.theta)
+    decay = train.weight_decay * matrices(task.shapes, state.theta.dtype) if train.weight_decay else 0.0
+    seconds, tokens = 0.0, 0
+    while state.step < train.steps:
+        start = time.perf_counter()
+        batch = corpus.batch(train.seed, state.step + 1, train.batch_size)
+        state, seen = train_step_(task, state, grad, batch, train, decay)
+        last, evaluated = state.step == train.steps, state.step % train.eval_every == 0
+        record = None
+        if last or evaluated or state.step % train.log_every == 0:
+            drop_rate, load = routing(seen.routed)                            # waits for the device
+            record = dict(step=state.step, loss=float(host(seen.ce)), val_loss=None, aux_loss=float(host(seen.balance)),
+                          drop_rate=drop_rate, expert_load=load, skipped=int(host(state.skipped)), lr=seen.lr,
+                          grad_norm=float(host(seen.norm)))
+        took = time.perf_counter() - start
+        seconds, tokens, state = seconds + took, tokens + batch["x"].size, state._replace(seconds=state.seconds + took)
+        if record:
+            if evaluated and not last:
+                held_out = corpus.held_out(max(1, EVAL_TOKENS // batch["x"].shape[1]))
+                record["val_loss"] = evaluate(task, state.theta, itertools.islice(held_out, EVAL_BATCHES))
+            record |= dict(tokens_per_second=tokens / seconds, seconds=state.seconds)
+            seconds, tokens = 0.0, 0
+        yield state, record

@@ -1,0 +1,52 @@
+"""Options and fixtures of all tests. The backend is chosen here, once, before any test file is read."""
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # the tests run from a clone: nothing is installed
+
+pytest.register_assert_rewrite("tests.gradcheck", "tests.helpers")
+
+from minimoe import backend  # noqa: E402
+
+
+def pytest_addoption(parser):
+    parser.addoption("--backend", choices=["numpy", "strict", "cupy"], default="numpy",
+                     help="numpy; strict: NumPy under CuPy's rules, no GPU needed; cupy: a GPU")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "error::RuntimeWarning")      # no overflow, no nan, passes unnoticed
+    name = config.getoption("--backend")
+    if name == "strict":
+        from tests import strict
+        name = strict
+    backend.use(name)
+
+
+def pytest_report_header(config):
+    return f"backend: {config.getoption('--backend')}"
+
+
+@pytest.fixture
+def xp():
+    """The array module under test."""
+    return backend.xp
+
+
+@pytest.fixture
+def rng():
+    """A host generator with a fixed seed."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def on_strict():
+    """The strict backend for one test, whatever the session's backend is."""
+    from tests import strict
+    before = backend.xp.module
+    backend.use(strict)
+    yield strict
+    backend.use(before)
