@@ -43,9 +43,12 @@ def characters(tokens):
         yield text, last["seen"]
 
 
-def coloured(text, seen):
-    """The text in the colour of its expert in the last sparse layer: its first choice."""
-    expert = int(host(seen[max(seen)]["index"])[-1, 0])
+def expert_of(seen):
+    """The first choice of the last sparse layer for the last token."""
+    return int(host(seen[max(seen)]["index"])[-1, 0])
+
+
+def coloured(text, expert):
     return f"\x1b[38;5;{COLOURS[expert % len(COLOURS)]}m{text}\x1b[0m"
 
 
@@ -60,10 +63,10 @@ def write(given):
                       configs["data"].seq_len)
     print(given.prompt, end="", flush=True)
     for text, seen in characters(tokens):
-        print(coloured(text, seen) if given.experts else text, end="", flush=True)
+        print(coloured(text, expert_of(seen)) if given.experts else text, end="", flush=True)
     print()
     if given.experts:
-        print("experts:", *(coloured(str(e), {0: {"index": [[e]]}}) for e in range(cfg.n_experts)))
+        print("experts:", *(coloured(str(e), e) for e in range(cfg.n_experts)))
 
 
 def main(argv=None):

@@ -39,6 +39,12 @@ def floats(results):
     return [r for r in as_tuple(host(results)) if is_float(np.asarray(r))]
 
 
+def decisions(results):
+    """The integer results, what was `seen` included: chosen experts and slots, which differences must not flip."""
+    found = [a for r in as_tuple(host(results)) for _, a in leaves(r)]
+    return [a for a in found if isinstance(a, np.ndarray) and a.dtype.kind == "i"]
+
+
 def same(a, b):
     """Nested structures with the very same numbers."""
     if isinstance(a, dict):
@@ -82,23 +88,28 @@ def check(f, *args, directions=2, tolerance=1e-7, seed=0):
     Returns the worst relative error. The absolute part of the bound is the rounding of the differences themselves.
     """
     cotangents, grads = gradients(f, args, seed)
-    size = sum(abs(c * r).sum() for c, r in zip(cotangents, floats(f(*device(args))[0])))
+    results = f(*device(args))[0]
+    size = sum(abs(c * r).sum() for c, r in zip(cotangents, floats(results)))
+    chosen = decisions(results)
+
+    def at(a, moved):
+        keep = a.copy()
+        a[...] = moved
+        results = f(*device(args))[0]
+        a[...] = keep
+        assert same(decisions(results), chosen), "a choice flipped within h: take another seed"
+        return floats(results)
+
     rng, worst = np.random.default_rng([seed, 2]), 0.0
     for arg, grad in zip([arg for arg in args if has_gradient(arg)], grads):
         for (path, a), (_, g) in zip(leaves(arg), sorted_like(arg, grad)):
             assert a.dtype == np.float64, f"{path}: {a.dtype}; differences need float64"
             for _ in range(directions):
-                u, keep = rng.standard_normal(a.shape), a.copy()
-                try:
-                    a[...] = keep + H * u
-                    plus = floats(f(*device(args))[0])
-                    a[...] = keep - H * u
-                    minus = floats(f(*device(args))[0])
-                finally:
-                    a[...] = keep
+                u = rng.standard_normal(a.shape)
+                plus, minus = at(a, a + H * u), at(a, a - H * u)
                 numeric = sum((c * (p - m)).sum() for c, p, m in zip(cotangents, plus, minus)) / (2 * H)
                 exact, scale = (g * u).sum(), max(abs(numeric), abs((g * u).sum()))
-                assert abs(numeric - exact) <= tolerance * scale + 1e-9 * max(1, size), (
+                assert abs(numeric - exact) <= tolerance * scale + 3e-10 * max(1, size), (
                     f"argument {path or a.shape}: backward says {exact:.10g}, differences say {numeric:.10g}")
                 worst = max(worst, abs(numeric - exact) / max(scale, 1e-3))
     return worst
@@ -117,8 +128,8 @@ def check_dtype(f, *args):
     results = floats(y)
     assert all(np.asarray(r).dtype == np.float32 for r in results), [np.asarray(r).dtype for r in results]
     grads = host(as_tuple(backward(*device(tuple(np.ones_like(r) for r in results)))))
-    promoted = [f"{n}{path}: {g.dtype}" for n, grad in enumerate(grads) for path, g in leaves(grad) if g.dtype != np.float32]
-    assert not promoted, f"gradients promoted: {promoted}"
+    types = {f"{n}{path}": g.dtype for n, grad in enumerate(grads) for path, g in leaves(grad)}
+    assert set(types.values()) == {np.dtype("float32")}, f"gradients promoted: {types}"
 
 
 def _lower(tree):

@@ -18,13 +18,15 @@ def integers(high, *shape, seed=0):
 
 
 def device(tree):
-    """Nested tuples and dicts of host arrays -> the same on the device. All else stays."""
-    return _map(lambda a: xp.asarray(a) if isinstance(a, (np.ndarray, np.generic)) else a, tree)
+    """Nested tuples and dicts of host arrays -> copies of them on the device. All else stays."""
+    return _map(lambda a: xp.asarray(np.array(a)) if isinstance(a, (np.ndarray, np.generic)) else a, tree)
 
 
 def host(tree):
     """Nested tuples and dicts of device arrays -> the same on the host."""
-    return _map(lambda a: a if isinstance(a, np.generic) else np.array(backend.host(a)) if hasattr(a, "dtype") else a, tree)
+    def read(a):
+        return np.array(backend.host(a)) if hasattr(a, "dtype") and not isinstance(a, np.generic) else a
+    return _map(read, tree)
 
 
 def _map(f, tree):
@@ -63,7 +65,8 @@ def assert_equal(actual, expected):
 
 
 TINY = dict(vocab_size=13, d_model=8, n_layers=4, n_heads=2, d_ff=0, sparse="none", n_experts=4, router="switch",
-            capacity_factor=1.25, jitter=0.01, ffn="relu", position="stack", n_buckets=6, max_distance=10, init_scale=0.1)
+            capacity_factor=1.25, jitter=0.01, ffn="relu", position="stack", n_buckets=6, max_distance=10,
+            init_scale=0.1)
 GLAM = dict(sparse="first", router="glam", capacity_factor=2.0, ffn="geglu", position="layer", d_ff=20)
 MODELS = {
     "switch": dict(sparse="second"),
@@ -82,7 +85,7 @@ def config(name="switch", **changes):
 
 
 def parameters(cfg, seed=0, std=0.5, dtype="float64"):
-    """All weights random and none of them special, norms included, so that no term of a gradient is hidden by a 0 or 1."""
+    """All weights random, norms included, so that no term of a gradient is hidden by a 0 or a 1."""
     shapes = model.shapes(cfg)
     return params.views(xp.asarray((std * normal(params.size(shapes), seed=seed)).astype(dtype)), shapes)
 

@@ -60,7 +60,7 @@ def attention(q, k, v, bias, allowed, scale):
 
 
 def self_attention(x, p, bias, H):
-    """x + Attention(RMSNorm(x)) for one sequence (T, D): causal, unscaled as in T5, head h in columns h*K ... (h+1)*K."""
+    """x + Attention(RMSNorm(x)) of one sequence (T, D): causal, unscaled as in T5; K columns a head."""
     T, K = len(x), x.shape[1] // H
     n = np.array([rms_norm(x[t], p["norm"], 1e-6) for t in range(T)])
     past = [[j <= i for j in range(T)] for i in range(T)]
@@ -145,7 +145,8 @@ def moe_layer(x, W, W1, W2, router, C, mask, noise):
     """One sparse layer on one group of tokens (N, D), token by token; router is a name of ROUTERS.
 
     Switch Eq. 2: y = sum over the chosen i of p_i(x) E_i(x). "If too many tokens are routed to an expert, computation is
-    skipped and the token representation is passed directly to the next layer through the residual connection" (Sec. 2.2).
+    skipped and the token representation is passed directly to the next layer through the residual connection" (Sec.
+    2.2): it adds 0 here.
     Jitter multiplies the router's input only (App. C).
     """
     N, E = len(x), W.shape[1]
@@ -185,7 +186,7 @@ def decoder(p, cfg, ids, mask, C, noise):
             flat = None if mask is None else mask.reshape(-1)
             y, layer_balance, layer_z, placed = moe_layer(n, ffn["router"], ffn["W1"], ffn["W2"], cfg.router, C, flat,
                                                           noise.get(i))
-            balance, z = balance + layer_balance, z + layer_z               # "For each Switch layer ... added" (Sec. 2.2)
+            balance, z = balance + layer_balance, z + layer_z               # "for each Switch layer ... added", Sec. 2.2
             lost += (B * T if flat is None else int(flat.sum())) * (1 if cfg.router == "switch" else 2) - len(placed)
         elif cfg.ffn == "geglu":
             y = np.array([geglu_ffn(h, ffn["W"], ffn["V"], ffn["O"]) for h in n])

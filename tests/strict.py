@@ -19,22 +19,26 @@ import numpy as np
 
 BINARY = "add sub mul truediv floordiv mod pow matmul and_ or_ xor lt le gt ge eq ne".split()
 UNARY = "neg pos abs invert".split()
-METHODS = """all any argmax argmin argsort astype clip conj copy cumprod cumsum diagonal dot fill flatten max mean min nonzero
-    prod ravel repeat reshape round searchsorted sort squeeze std sum swapaxes take trace transpose var view""".split()
+METHODS = """
+    all any argmax argmin argsort astype clip conj copy cumprod cumsum diagonal dot fill flatten max mean min
+    nonzero prod ravel repeat reshape round searchsorted sort squeeze std sum swapaxes take trace transpose var
+    view
+    """.split()
 PROPERTIES = "T mT dtype flags imag itemsize nbytes ndim real shape size strides".split()
 WAITS = "argwhere bincount compress extract flatnonzero nonzero unique".split()      # CuPy reads a size back for these
 FUNCTIONS = set(WAITS) | set("""
-    abs absolute add all allclose amax amin any arange arccos arcsin arctan arctan2 argmax argmin argpartition argsort
-    array_equal array_split atleast_1d atleast_2d bitwise_and bitwise_or bitwise_xor broadcast_arrays broadcast_to cbrt ceil
-    clip column_stack concatenate copy copysign copyto cos cosh count_nonzero cross cumprod cumsum diag diagonal diff
-    digitize divide dot dstack einsum empty empty_like equal exp exp2 expand_dims expm1 eye finfo flip float_power floor
-    floor_divide fmax fmin fmod full full_like greater greater_equal histogram hstack hypot identity iinfo inner interp
-    invert isclose isfinite isinf isnan issubdtype kron left_shift less less_equal linspace log log10 log1p log2 logaddexp
-    logical_and logical_not logical_or logical_xor logspace matmul max maximum mean median meshgrid min minimum mod moveaxis
-    multiply nan_to_num negative nextafter not_equal ones ones_like outer pad partition percentile permute_dims power prod
-    promote_types put quantile ravel reciprocal remainder repeat reshape result_type right_shift rint roll round searchsorted
-    sign signbit sin sinh sort split sqrt square squeeze stack std subtract sum swapaxes take take_along_axis tan tanh
-    tensordot tile trace transpose tri tril triu true_divide trunc var vdot vstack where zeros zeros_like
+    abs absolute add all allclose amax amin any arange arccos arcsin arctan arctan2 argmax argmin argpartition
+    argsort array_equal array_split atleast_1d atleast_2d bitwise_and bitwise_or bitwise_xor broadcast_arrays
+    broadcast_to cbrt ceil clip column_stack concatenate copy copysign copyto cos cosh count_nonzero cross cumprod
+    cumsum diag diagonal diff digitize divide dot dstack einsum empty empty_like equal exp exp2 expand_dims expm1
+    eye finfo flip float_power floor floor_divide fmax fmin fmod full full_like greater greater_equal histogram
+    hstack hypot identity iinfo inner interp invert isclose isfinite isinf isnan issubdtype kron left_shift less
+    less_equal linspace log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor logspace
+    matmul max maximum mean median meshgrid min minimum mod moveaxis multiply nan_to_num negative nextafter
+    not_equal ones ones_like outer pad partition percentile permute_dims power prod promote_types put quantile
+    ravel reciprocal remainder repeat reshape result_type right_shift rint roll round searchsorted sign signbit sin
+    sinh sort split sqrt square squeeze stack std subtract sum swapaxes take take_along_axis tan tanh tensordot
+    tile trace transpose tri tril triu true_divide trunc var vdot vstack where zeros zeros_like
     """.split())
 VALUES = set("""bool bool_ dtype e float16 float32 float64 floating inf int8 int16 int32 int64 integer nan newaxis pi
     uint8 uint16 uint32 uint64""".split())
@@ -63,6 +67,10 @@ def float32_only():
 
 class HostRead(RuntimeError):
     """Something that makes CuPy wait for the GPU, inside a training step."""
+
+
+class Promoted(TypeError):
+    """float32 became float64."""
 
 
 def _wait(what):
@@ -98,13 +106,20 @@ def _call(function, *args, **kwargs):
         if isinstance(a, np.ndarray) and a.ndim:
             raise TypeError(f"{name}: a host array {a.shape} meets the device; say xp.asarray")
     result = _device(function(*_host(args), **{key: _host(a) for key, a in kwargs.items()}))
-    if any(isinstance(a, Device) and a.dtype == np.float32 for a in given) and "dtype" not in kwargs and name != "astype":
-        for a in given:
-            wide = getattr(a, "dtype", None) == np.float64
-            if wide and any(getattr(r, "dtype", None) == np.float64 for r in _leaves([result])):
-                if not isinstance(a, Device) or _step["float32"]:
-                    raise TypeError(f"{name}: float32 meets float64 ({type(a).__name__}) and is promoted")
+    if "dtype" not in kwargs and name != "astype":
+        _check_promotion(name, given, [*_leaves([result])])
     return result
+
+
+def _check_promotion(name, given, results):
+    def have(dtype, arrays):
+        return any(getattr(a, "dtype", None) == dtype for a in arrays)
+
+    devices = [a for a in given if isinstance(a, Device)]
+    numpy_numbers = [a for a in given if not isinstance(a, Device)]
+    if have("float32", devices) and have("float64", results):
+        if have("float64", numpy_numbers) or _step["float32"] and have("float64", devices):
+            raise Promoted(f"{name}: float32 meets float64 and is promoted")
 
 
 class Device:
@@ -252,4 +267,4 @@ def __getattr__(name):
                 _wait(name)
             return _call(function, *args, **kwargs)
         return call
-    raise AttributeError(f"{name} is not in the list of what CuPy has; where CuPy does have it, add it to strict.FUNCTIONS")
+    raise AttributeError(f"{name} is not on the list of what CuPy has; if it is there, add it to strict.FUNCTIONS")

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from minimoe import model
+from minimoe.generate import kv_cache_step
 from minimoe.router import capacity
 
 from .helpers import SPARSE, assert_close, batch, config, device, host, parameters
@@ -71,6 +72,19 @@ def test_without_a_limit_a_prefix_has_the_logits_of_the_full_text(name):
     full = logits(cfg, p, ids, None)
     for T in range(1, 10):
         assert_close(logits(cfg, p, ids[:, :T], None)[0, -1], full[0, T - 1], 1e-10)
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_without_a_limit_one_token_at_a_time_gives_the_logits_of_the_full_text(name):
+    cfg = config(name)
+    p, ids = parameters(cfg), host(batch(cfg, 2, 9, 0)["x"])
+    full = host(model.decoder(p, cfg, device(ids), None, None, {})[0][0])
+    first, cache, _ = kv_cache_step(p, cfg, device(ids[:, :3]), {}, 9)
+    steps = [host(first)]
+    for t in range(3, 9):
+        step, cache, _ = kv_cache_step(p, cfg, device(ids[:, t:t + 1]), cache, 9)
+        steps.append(host(step))
+    assert_close(np.concatenate(steps, 1), full, 1e-10)
 
 
 def test_without_a_limit_the_rows_of_a_batch_do_not_see_each_other():

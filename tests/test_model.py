@@ -7,7 +7,8 @@ from minimoe.router import capacity
 
 from . import reference
 from .gradcheck import check, check_dtype
-from .helpers import MODELS, SPARSE, assert_close, assert_equal, batch, config, device, dropped, host, noise, parameters
+from .helpers import (MODELS, SPARSE, assert_close, assert_equal, batch, config, device, dropped, host, noise, normal,
+                      parameters, value)
 
 
 def loss_and_seen(name, **changes):
@@ -74,7 +75,8 @@ def test_shapes_name_every_weight_of_the_tiny_switch():
     cfg = config("switch", n_layers=2)
     found = {path: w.shape for path, w in params.leaves(model.shapes(cfg))}
     D, F, E, V = 8, 32, 4, 13
-    block = {("attention", W): (D, D) for W in ("Wq", "Wk", "Wv", "Wo")} | {("attention", "norm"): (D,), ("ffn", "norm"): (D,)}
+    block = {("attention", W): (D, D) for W in ("Wq", "Wk", "Wv", "Wo")}
+    block |= {("attention", "norm"): (D,), ("ffn", "norm"): (D,)}
     dense = block | {("ffn", "W1"): (D, F), ("ffn", "W2"): (F, D)}
     sparse = block | {("ffn", "router"): (D, E), ("ffn", "W1"): (E, D, F), ("ffn", "W2"): (E, F, D)}
     expected = {("embedding",): (V, D), ("position", 0): (6, 2), ("norm",): (D,)}
@@ -91,7 +93,7 @@ def test_glam_has_a_position_table_per_layer_and_three_dense_matrices():
 
 
 def test_initial_widths_are_the_ones_of_the_papers():
-    """Switch Sec. 2.4: sqrt(s / fan_in), s = 0.1; q smaller by sqrt(K); embedding N(0, 1); router and tables N(0, 0.02)."""
+    """Switch Sec. 2.4: sqrt(s / fan_in), s = 0.1; q smaller by sqrt(K); embedding N(0, 1); router, tables N(0, 0.02)."""
     shapes = model.shapes(config("switch", init_scale=0.1, d_ff=20))
     sparse, dense, attention = shapes["blocks"][1]["ffn"], shapes["blocks"][0]["ffn"], shapes["blocks"][0]["attention"]
     assert shapes["embedding"][1:] == ("normal", 1.0, False)
@@ -104,16 +106,28 @@ def test_initial_widths_are_the_ones_of_the_papers():
 
 def test_tied_embedding_gets_both_gradients():
     """The embedding is read at the bottom (rows of ids) and at the top (all rows): its gradient is the sum."""
-    cfg, p, b, drawn, _, _, backward = loss_and_seen("dense")
+    cfg, p, b, _, _, _, backward = loss_and_seen("dense")
     one, zero = device((np.ones(()), np.zeros(())))
     dE = host(backward(one, zero, zero)["embedding"])
     unused = [v for v in range(cfg.vocab_size) if v not in host(b["x"])]
-    assert unused and (abs(dE[unused]).sum(1) > 0).all(), "from the head"
-    x = host(b["x"])
-    check(lambda E: model.lm_loss(dict(p, embedding=E), cfg, b, drawn), host(p["embedding"]))
-    head = host(model.tied_head(device(np.ones((2, 7, 8))), p["norm"], p["embedding"])[0])
-    assert_close(head[0, 0], host(p["embedding"]) @ host(p["norm"]) / 8**0.5 / (1 + 1e-6) ** 0.5)
-    assert x.shape == (2, 7)
+    assert unused and (abs(dE[unused]).sum(1) > 0).all(), "rows that no id reads still get the head's gradient"
+
+
+def test_tied_head_divides_by_the_root_of_the_width():
+    x, p, E = normal(2, 3, 8), normal(8), normal(13, 8)
+    expected = [[reference.rms_norm(h, p, 1e-6) @ E.T / 8**0.5 for h in row] for row in x]
+    assert_close(value(model.tied_head, x, p, E), expected)
+    check(model.tied_head, x, p, E)
+
+
+@pytest.mark.parametrize("names", [("W1", "W2"), ("W", "V", "O")])
+def test_dense_ffn_adds_to_its_input(names):
+    p = {name: normal(*((12, 8) if name in ("W2", "O") else (8, 12)), seed=i) for i, name in enumerate(names)}
+    p["norm"] = normal(8)
+    x, ffn = normal(2, 3, 8), reference.relu_ffn if len(names) == 2 else reference.geglu_ffn
+    expected = [[h + ffn(reference.rms_norm(h, p["norm"], 1e-6), *(p[W] for W in names)) for h in row] for row in x]
+    assert_close(value(model.dense_ffn, x, p), expected)
+    check(model.dense_ffn, x, p)
 
 
 def test_losses_are_outputs_with_cotangents_of_their_own():
@@ -156,3 +170,11 @@ def test_noise_is_keyed_by_seed_step_group_and_layer():
     assert abs(drawn[0][1] - drawn[0][3]).max() > 0, "layers differ"
     assert model.draw_noise(config("glam"), 14, (0, 1, 0)) == {0: None, 2: None}
     assert model.draw_noise(config("switch", jitter=0.0), 14, (0, 1, 0)) == {1: None, 3: None}
+
+
+def test_a_task_is_the_model_s_layout_loss_and_noise():
+    cfg, p, b, drawn, losses, _, _ = loss_and_seen("switch")
+    task = model.task(cfg)
+    assert task.shapes == model.shapes(cfg)
+    assert_equal(task.loss(p, b, drawn)[0][0], losses[0])
+    assert_equal(task.noise(14, (0, 1, 0))[1], model.draw_noise(cfg, 14, (0, 1, 0))[1])

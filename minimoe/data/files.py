@@ -1,16 +1,18 @@
-"""A user's text file as an array of bytes: memory-mapped, in UTF-8 wherever the file is text at all.
+"""A user's text file as an array of bytes: memory-mapped, in UTF-8 wherever the file is text that we can read.
 
 Nothing here holds a whole file: checking, converting and hashing go piece by piece, reading is left to the memory map.
 """
 import codecs
+import functools
+import hashlib
 import os
 import tempfile
 
 import numpy as np
 
-PIECE = 1 << 20                 # bytes read at a time
+PIECE = 1 << 20                 # bytes at a time
 
-MARKS = [                       # byte order marks; UTF-32's little one begins like UTF-16's, so it comes first
+MARKS = [                       # byte order marks; little UTF-32's begins like little UTF-16's, so it comes first
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -18,18 +20,22 @@ MARKS = [                       # byte order marks; UTF-32's little one begins l
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 ]
 
-# Characters that no longer Chinese text does without, old or new, simplified or traditional.
-EVERYDAY = np.array(sorted(map(ord, "，。、？！：；“”　的一是了不在有人我他这這个個们們中来來上大为為和国國地到以说說时時要就出会會"
-                               "可也你对對生能而子那得于於着下自之年过過发發后後作里裡用道行所然家种種事成方多经經么麼去法"
-                               "学學如都同现現当當没沒动動面起看定天分还還进進好小部其些主样樣理心她本前开開但因只从從想实實曰其者無无")))
+# Kinds of characters, for telling text from bytes that merely happen to decode.
+ODD, ASCII, USUAL, EVERYDAY = range(4)
+USUAL_RANGES = [(0xA0, 0x24F), (0x370, 0x52F), (0x590, 0x6FF), (0x900, 0x97F), (0xE00, 0xE7F), (0x2010, 0x2027),
+                (0x3000, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xFF00, 0xFFEF)]
+# What no longer Chinese text does without, simplified or traditional, modern or classical.
+EVERYDAY_CHINESE = ("，。、？！：；“”「」　的一是了不在有人我他这這个個们們中来來上大为為和国國地到以说說时時要就出会會"
+                    "可也你对對生能而子那得于於之年过過发發后後作里裡用道行所然家事成方多经經么麼去法学學如都现現当當"
+                    "没沒动動面起看定天分还還小部其些主样樣心她本前开開但因只从從想曰其者无無")
 
 
 def split_weight(name):
-    r"""A path and its weight: "a.txt:0.6" -> ("a.txt", 0.6), "a.txt" -> ("a.txt", None), r"C:\a.txt" -> (itself, None)."""
-    path, colon, number = name.rpartition(":")
-    drive = len(path) == 1 and path.isalpha()
+    r"""A path and its weight: "a.txt:0.6" -> ("a.txt", 0.6);  "a.txt" and "C:\a.txt" -> themselves and None."""
+    path, _, number = name.rpartition(":")
+    is_drive = len(path) == 1 and path.isalpha()
     try:
-        return (path, float(number)) if path and not drive else (name, None)
+        return (name, None) if is_drive or not path else (path, float(number))
     except ValueError:
         return name, None
 
@@ -38,13 +44,12 @@ def open_text(path):
     """Map a file into memory.
 
     path  str
-    text  (n,) uint8, read-only memory map of the file, or of its conversion to UTF-8 in a temporary file
-    note  str, a sentence on what was done to it, or None
+    text  (n,) uint8, read only: the file itself, or its conversion to UTF-8 in a temporary file
+    note  str: a sentence on what was done to it; or None
 
-    UTF-8 stays as it is, UTF-8's mark is left out, UTF-16 and GB18030 (with GBK and GB2312) are converted; anything else
-    is used as the bytes it is.   Raises ValueError where the path is not a file that can be read, or is empty.
+    UTF-8 stays as it is but for its mark, UTF-16 and GB18030 (with GBK and GB2312 in it) are converted, anything else is
+    used as the bytes it is.   Raises ValueError where the path is not a file that can be read, or is empty.
     """
-    name = os.path.basename(path)
     try:
         if not os.path.exists(path):
             raise ValueError(f"there is no file {path}; expected the path of a text file")
@@ -53,42 +58,40 @@ def open_text(path):
         encoding, skip = detect(path)
         if os.path.getsize(path) == skip:
             raise ValueError(f"{path} is empty; expected a text file")
+        name = os.path.basename(path)
         if encoding == "utf-8":
-            return np.memmap(path, np.uint8, "r", offset=skip), None
+            return np.memmap(path, np.uint8, "r", offset=skip).view(np.ndarray), None
         if encoding is None:
-            return np.memmap(path, np.uint8, "r"), f"{name} is neither UTF-8, UTF-16 nor GB18030; used byte by byte."
+            note = f"{name} is neither UTF-8, UTF-16 nor GB18030; used byte by byte."
+            return np.memmap(path, np.uint8, "r").view(np.ndarray), note
         return converted(path, encoding, skip), f"{name} is {encoding.upper()}; converted to UTF-8."
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}; expected a text file") from None
 
 
 def detect(path):
-    """The encoding of a file: (name, bytes of its mark), or (None, 0) where it is no text we know."""
+    """The encoding of a file and the length of its mark; (None, 0) where it is no text that we know."""
     with open(path, "rb") as file:
         head = file.read(4)
     for mark, encoding in MARKS:
-        if head.startswith(mark) and survey(path, encoding, len(mark)):
+        if head.startswith(mark) and decodes(path, encoding, len(mark)):
             return encoding, len(mark)
-    if has_zero_bytes(path):
-        # English in UTF-16, read in the wrong byte order, is rare Chinese, and the spaces are odd: the better reading wins.
-        found = {encoding: survey(path, encoding, 0) for encoding in ("utf-16-le", "utf-16-be")}
-        best = max(found, key=lambda encoding: found[encoding].usual if found[encoding] else 0)
-        if found[best] and found[best].usual > 0.95:
-            return best, 0
-    if survey(path, "utf-8", 0):
+    if any(b"\0" in piece for piece in pieces(path)):
+        # Latin letters read in the wrong byte order are rare Chinese ones, so one of the two readings looks familiar.
+        encoding = max("utf-16-le", "utf-16-be", key=lambda encoding: familiar(survey(path, encoding)))
+        counts = survey(path, encoding)
+        if familiar(counts) > 0.1 and counts[ODD] < 0.05 * counts.sum():
+            return encoding, 0
+    if decodes(path, "utf-8", 0):
         return "utf-8", 0
-    seen = survey(path, "gb18030", 0)
-    if seen and seen.looks_chinese:
+    # Half of all binary codes are possible in GB18030, so decoding proves nothing; everyday characters do.
+    counts = survey(path, "gb18030")
+    if counts[EVERYDAY] > 0.1 * (counts.sum() - counts[ASCII]):
         return "gb18030", 0
     return None, 0
 
 
-def has_zero_bytes(path):
-    """Whether there is a byte 0 in the file: in text, a sign of UTF-16."""
-    return any(b"\0" in piece for piece in pieces(path, 0))
-
-
-def pieces(path, skip):
+def pieces(path, skip=0):
     """The bytes of a file from `skip` on, piece by piece."""
     with open(path, "rb") as file:
         file.seek(skip)
@@ -96,9 +99,75 @@ def pieces(path, skip):
             yield piece
 
 
-def characters(path, encoding, skip):
+def characters(path, encoding, skip=0):
     """The text of a file, piece by piece.   Raises UnicodeDecodeError."""
     decoder = codecs.getincrementaldecoder(encoding)()
     for piece in pieces(path, skip):
         yield decoder.decode(piece)
     yield decoder.decode(b"", final=True)
+
+
+def decodes(path, encoding, skip):
+    """Whether a file is valid in an encoding, from its first byte to its last."""
+    try:
+        return all(True for _ in characters(path, encoding, skip))
+    except UnicodeDecodeError:
+        return False
+
+
+@functools.cache
+def kinds():
+    """The kind of each character.   (0x110000,) uint8"""
+    kind = np.full(0x110000, ODD, np.uint8)
+    kind[[9, 10, 12, 13, *range(32, 127)]] = ASCII
+    for first, last in USUAL_RANGES:
+        kind[first:last + 1] = USUAL
+    kind[[ord(c) for c in EVERYDAY_CHINESE]] = EVERYDAY
+    return kind
+
+
+def survey(path, encoding):
+    """How many characters of each kind a file has in an encoding; none of any if it does not decode.   (4,) int"""
+    counts = np.zeros(4, int)
+    try:
+        for text in characters(path, encoding):
+            points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+            counts += np.bincount(kinds()[points], minlength=4)
+        return counts
+    except UnicodeDecodeError:
+        return np.zeros(4, int)
+
+
+def familiar(counts):
+    """The share of characters, in a survey, that text in any language has some of."""
+    return (counts[ASCII] + counts[EVERYDAY]) / max(counts.sum(), 1)
+
+
+def converted(path, encoding, skip):
+    """A file in UTF-8, mapped from a temporary file that goes when the array does.   (n,) uint8"""
+    with tempfile.TemporaryFile() as file:         # has no name, or on Windows is deleted with its last handle: the map's
+        for text in characters(path, encoding, skip):
+            file.write(text.encode("utf-8"))
+        file.flush()
+        return np.memmap(file, np.uint8, "r").view(np.ndarray)
+
+
+def bytes_per_character(texts):
+    """Bytes per character of UTF-8 texts; a stray continuation byte counts to the character before it."""
+    first_bytes = sum(int((piece & 0xC0 != 0x80).sum()) for text in texts for piece in in_pieces(text))
+    return sum(map(len, texts)) / max(first_bytes, 1)
+
+
+def digest(arrays):
+    """The sha256 of some arrays, in hex."""
+    hashed = hashlib.sha256()
+    for array in arrays:
+        hashed.update(f"{array.dtype} {array.shape} ".encode())
+        for piece in in_pieces(array.reshape(-1)):
+            hashed.update(piece.tobytes())
+    return hashed.hexdigest()
+
+
+def in_pieces(array):
+    """An array, piece by piece: reading a memory map as a whole would fill the memory."""
+    return (array[i:i + PIECE] for i in range(0, len(array), PIECE))

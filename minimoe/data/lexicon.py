@@ -1,4 +1,4 @@
-"""What the embedded corpus is about: words, an invented language, invented people, and arithmetic, as rows of tables.
+"""What the embedded corpus is about: words, an invented language, invented people and sums, as rows of tables.
 
 All of it is fixed, so that a model can learn it by heart; only `embedded.py`'s choices among it are random.
 """
@@ -6,56 +6,73 @@ from itertools import permutations
 
 from .grammar import uniform
 
-ANIMALS = ("badger bat bear beaver camel cat cow crab crow deer dog donkey duck fox frog goat goose hare hen heron horse lamb "
-           "lion lynx mole mouse newt pig pony rabbit raven robin seal sheep snail sparrow squirrel swan toad turtle wolf wren").split()
-THINGS = ("ball basket bell book boot bottle bowl bread broom button cake candle carpet clock coat coin cup drum feather flag "
-          "flute hammer hat jar kettle key kite lamp lantern letter loaf map mirror nail necklace pan pear pie pillow plum poem "
-          "pot ribbon ring rope saddle scarf shell shoe song spoon stone sword table teapot ticket violin wheel whistle").split()
-PLACES = ("barn beach bridge castle cave church field forest fountain garden gate harbour hill island lake market meadow mill "
-          "palace path pond river road school ship stable station temple tower valley village wall well wood").split()
-QUALITIES = ("bold brave busy calm clever cold curious eager gentle glad grumpy happy hasty honest humble hungry jolly kind lazy "
-             "little lonely lucky merry modest nimble noble old patient polite proud quiet quick sad shy silly sleepy sly small "
-             "strong tall timid tiny tired weary wild wise young").split()
-COLOURS = "black blue brown golden green grey pink purple red silver white yellow".split()
-VERBS = ("admires answers asks avoids bites calls carries chases counts draws feeds fetches finds follows greets guards hears "
-         "helps hides hugs keeps knows leads likes lifts loses loves meets misses moves needs paints pays praises pulls pushes "
-         "reads saves sees sells smells thanks trusts visits wakes wants warns washes watches wins").split()
-MANNERS = "again alone always early gladly here late never now often once outside quietly slowly softly soon there today twice".split()
-TRADES = ("baker barber carpenter cook dancer doctor farmer fisher gardener guard hatter judge miller miner nurse painter pilot "
-          "piper poet potter sailor singer smith tailor teacher weaver").split()
-
-THINGS_ZH = [tuple(pair.split("/")) for pair in (                      # measure word / thing
-    "把/钥匙 把/雨伞 把/扇子 把/椅子 把/梳子 本/书 本/日记 本/字典 封/信 朵/玫瑰 朵/荷花 块/石头 块/手表 块/蛋糕 块/糖 枚/硬币 枚/邮票 枚/戒指 顶/帽子 "
-    "条/围巾 条/裙子 条/毯子 盏/灯笼 面/镜子 面/旗子 支/铅笔 支/笛子 支/蜡烛 张/地图 张/桌子 张/车票 个/苹果 个/梨 个/铃铛 个/枕头 个/风车 双/鞋 双/筷子 双/袜子 "
-    "杯/茶 杯/牛奶 碗/汤 碗/面 片/叶子 根/羽毛 颗/珠子 颗/种子 件/毛衣 件/雨衣 幅/画 辆/车 只/箱子 只/风筝 只/杯子 串/葡萄 串/项链 首/诗 首/歌 架/钢琴 台/钟 艘/船").split()]
-ANIMALS_ZH = [tuple(pair.split("/")) for pair in (                     # measure word / animal
-    "只/狐狸 只/兔子 只/猫 只/麻雀 只/青蛙 只/乌龟 只/松鼠 只/燕子 只/狼 只/羊 只/鸭子 只/鹅 只/猴子 只/刺猬 只/蜗牛 只/蝴蝶 只/喜鹊 只/天鹅 只/熊 只/鹿 "
-    "只/母鸡 只/白鹤 只/蜜蜂 头/牛 头/大象 头/狮子 头/驴 匹/马 匹/骆驼 条/鱼 条/狗 条/龙").split()]
-
-ONSETS = "b d f g k l m n p r s t v z br dr gr kr tr st sk".split()
-RHYMES = "a e i o u an el en im in ol or um ur al".split()
-ENDS = "la lo ma mi na ne no ra ri ro sa va vo len mar nor rel ron ven vin".split()
+# English: no animal, thing, colour or trade begins with a vowel, so that "a" fits each of them.
+ANIMALS = ("bat bear bee bird bull calf cat colt cow crab crow deer dog dove duck fish foal fox frog goat hare hawk "
+           "hen lamb lark lion lynx mole moth mouse mule pig pony pup ram seal snail swan toad wolf").split()
+THINGS = ("bag ball bed bell bike boat book boot bowl box cake coat coin comb cup drum fan flag flute fork gem gong "
+          "hat harp jar kite lamp loaf map mask nut pan pear pen pie pin pipe plum pot ring rope shoe sock song "
+          "spoon tent vase wheel").split()
+PLACES = ("barn cave camp church dock farm gate hall hill inn lake mill moor park path pier pond river road shop "
+          "tower town tree well").split()
+QUALITIES = ("bold brave busy calm clever cold fair fast gentle glad kind lazy mild neat nice noble old poor proud "
+             "quick quiet rich sad shy silly sly small tall tame tiny wild wise").split()
+COLOURS = "black blue brown golden green grey pink purple red white".split()
+VERBS = ("asks buys calls counts draws feeds finds follows gets greets has hears helps hides holds hugs keeps knows "
+         "leads likes loses loves makes meets needs paints pays pulls reads saves seeks sees sells sends takes "
+         "thanks trusts wakes wants washes").split()
+TRADES = ("baker barber clerk cook dancer doctor driver farmer fisher guard hatter judge miller miner nurse painter "
+          "pilot poet potter sailor singer smith tailor weaver").split()
 
 
-def invented(n, draws, taken):
-    """n invented words; `taken`, a set, has those that may not come again, and grows by them."""
-    def pick(choices):
-        return choices[int(next(draws) * len(choices))]
+def pairs(text):
+    """Rows from "a/b c/d"."""
+    return [tuple(pair.split("/")) for pair in text.split()]
 
+
+# Chinese: each with its measure word.
+ANIMALS_ZH = pairs("只/狐狸 只/兔子 只/猫 只/麻雀 只/青蛙 只/乌龟 只/松鼠 只/燕子 只/熊 只/鹿 只/鸭子 只/鹅 只/猴子 只/刺猬 "
+                   "只/蝴蝶 只/喜鹊 只/天鹅 只/蜜蜂 头/牛 头/大象 匹/马 匹/骆驼 条/鱼 条/狗")
+THINGS_ZH = pairs("把/钥匙 把/雨伞 把/扇子 把/梳子 本/书 本/日记 封/信 朵/花 朵/云 块/石头 块/布 枚/硬币 枚/邮票 枚/戒指 顶/帽子 "
+                  "条/围巾 条/裙子 条/毯子 盏/灯笼 面/镜子 面/旗 支/铅笔 支/笛子 支/蜡烛 张/地图 张/纸 个/苹果 个/铃铛 个/枕头 "
+                  "双/鞋 双/手套 根/羽毛 颗/珠子 件/毛衣 辆/车 串/项链")
+
+# The parts of invented words: two for a word of the toy language, two for a name.
+SYLLABLES = [c + v for c in "bdfgklmnrstvz" for v in "aeiou"]
+ENDS = "dor la len lo ma mar mi na no nor ra rel ri ro ron sa va ven vin vo".split()
+FIRSTS = ("bel bor bran cor dal del dor el fel fen gal gor hal il kal kel lin lor mar mel mer mir nal nor ol or "
+          "ral ros sel sol tal tor ul val vel ven vor wen zel").split()
+NAME_ENDS = "a an ana as en ena eth ia ic il in ina is o or us".split()
+CITY_ENDS = "bridge burg dale ford gate holm mere ton vale wick".split()
+
+
+def pick(choices, draws):
+    """One of a list, by the next number of `draws`."""
+    return choices[int(next(draws) * len(choices))]
+
+
+def invented(n, starts, ends, draws, taken):
+    """n words made of a start and an end; `taken`, a set, has those that may not come, and grows by them."""
     words = []
     while len(words) < n:
-        word = pick(ONSETS) + pick(RHYMES) + pick(ENDS)
+        word = pick(starts, draws) + pick(ends, draws)
         if word not in taken:
             taken.add(word)
             words.append(word)
     return words
 
 
-def people(n, draws, taken):
-    """Rows (name, city, animal, colour, trade) of invented people."""
-    names = [word.capitalize() for word in invented(n, draws, taken)]
-    cities = [word.capitalize() + "burg"[:0] for word in invented(n // 5, draws, taken)]
-    return [(name, *(kind[int(next(draws) * len(kind))] for kind in (cities, ANIMALS, COLOURS, TRADES))) for name in names]
+def people(n, n_cities, draws):
+    """Rows (name, city, pet, colour, trade) of invented people."""
+    names = invented(n, FIRSTS, NAME_ENDS, draws, set())
+    cities = invented(n_cities, FIRSTS, CITY_ENDS, draws, set())
+    return [(name.capitalize(), pick(cities, draws).capitalize(), pick(ANIMALS, draws), pick(COLOURS, draws),
+             pick(TRADES, draws)) for name in names]
+
+
+def translated(lists, draws):
+    """Tables of (English word, its word in the toy language), all different."""
+    taken = set().union(*lists.values())
+    return {name: list(zip(words, invented(len(words), SYLLABLES, ENDS, draws, taken))) for name, words in lists.items()}
 
 
 def roman(n):
@@ -66,25 +83,23 @@ def roman(n):
     return ""
 
 
-def texts(rows):
+def strings(rows):
     """Rows of anything as rows of strings."""
     return [tuple(map(str, row)) for row in rows]
 
 
 def tables():
     """All tables of the embedded corpus: {name: rows of strings}."""
-    draws, taken = uniform(1), set(ANIMALS + THINGS + PLACES + QUALITIES + COLOURS + VERBS + MANNERS + TRADES)
-    two_digits = range(10, 100)
-    english = dict(noun=ANIMALS + THINGS + PLACES, verb=VERBS, adjective=QUALITIES + COLOURS, manner=MANNERS)
-    toy = {name: list(zip(words, invented(len(words), draws, taken))) for name, words in english.items()}
+    draws, numbers = uniform(1), range(1, 51)
+    toy = translated(dict(noun=ANIMALS + THINGS + PLACES, verb=VERBS, adjective=QUALITIES + COLOURS), draws)
     return toy | dict(
-        person=people(300, draws, taken),
-        thing_zh=THINGS_ZH,
+        person=people(300, 50, draws),
         animal_zh=ANIMALS_ZH,
-        sum=texts((a, b, a + b) for a in two_digits for b in two_digits),
-        difference=texts((a, b, a - b) for a in two_digits for b in two_digits if a > b),
-        product=texts((a, b, a * b) for a in range(2, 20) for b in range(2, 20)),
-        roman=texts((n, roman(n)) for n in range(1, 400)),
-        digits=texts((*d, *sorted(d)) for d in permutations(range(10), 4)),
-        letter=texts(zip("abcdijknpqxyz")),
+        thing_zh=THINGS_ZH,
+        sum=strings((a, b, a + b) for a in numbers for b in numbers),
+        difference=strings((a, b, a - b) for a in numbers for b in numbers if a > b),
+        product=strings((a, b, a * b) for a in range(2, 13) for b in range(2, 13)),
+        roman=strings((n, roman(n)) for n in range(1, 100)),
+        digits=strings((*d, *sorted(d)) for d in permutations(range(10), 3)),
+        letter=strings(zip("abcdijknxy")),
     )

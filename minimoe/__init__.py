@@ -1,0 +1,19 @@
+"""minimoe: the Switch Transformer and GLaM from scratch. The core, in reading order:
+
+    backend.py      xp: numpy or cupy, chosen once
+    cores.py        what speed needs on a CPU, kept out of the equations; skip it at first
+    config.py       every knob, its default and its meaning
+    params.py       one vector of parameters, its layout, its views
+    ops.py          softmax, linear, norms, activations, cross-entropy: each with its backward pass
+    attention.py    unscaled attention with T5's relative positions
+    router.py       top-1 and top-2 routing, capacity, balance loss, z-loss
+    moe.py          tokens to their experts and back
+    model.py        the decoder language model and its losses
+    optim.py        Adam, clipping, learning rates
+    step.py         the training step and the loop around it
+    checkpoint.py   save and load
+    generate.py     sampling with cached keys and values
+    count.py        parameters and FLOPs
+
+Around it: data/ (bytes, files, the embedded corpus) and bench.py (speed and memory, beside PyTorch).
+"""

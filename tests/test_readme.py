@@ -1,0 +1,90 @@
+"""The README is true: its commands run, its file map is complete, and its equations are where it says."""
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+QUICK = "--steps 2 --batch-size 2 --d-model 16 --n-layers 2 --n-heads 2 --n-experts 2".split()
+
+
+def section(name):
+    """The lines between <!-- name --> and <!-- end -->."""
+    return README.split(f"<!-- {name} -->")[1].split("<!-- end -->")[0].strip().splitlines()
+
+
+def commands():
+    """Every line of a code block that calls python train.py or sample.py, what stands before it cut off."""
+    blocks = re.findall(r"^ *```[a-z]*\n(.*?)^ *```", README, re.M | re.S)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    calls = [re.search(r"python (train|sample)\.py.*", line) for line in lines]
+    return [call[0] for call in calls if call]
+
+
+@pytest.mark.parametrize("row", section("equations")[2:])
+def test_every_equation_is_where_the_table_says(row):
+    place = row.split("|")[3].strip().strip("`")
+    file, function = place.split(".")
+    assert callable(getattr(importlib.import_module(f"minimoe.{file}"), function))
+
+
+def test_the_reading_path_and_the_file_map_name_every_file_of_the_package():
+    named = set(re.findall(r"`(minimoe/[a-z_/]+\.py)`", README))
+    here = {p.relative_to(ROOT).as_posix() for p in (ROOT / "minimoe").rglob("*.py")}
+    assert named == {p for p in here if not p.endswith("__init__.py")}
+
+
+def test_the_map_in_the_package_names_every_file_of_the_core():
+    import minimoe
+    named = set(re.findall(r"^    ([a-z_]+\.py) ", minimoe.__doc__, re.M)) | {"__init__.py", "bench.py", "bench_torch.py"}
+    assert named == {p.name for p in (ROOT / "minimoe").glob("*.py")}
+
+
+def test_there_are_commands_in_the_readme():
+    assert {call.split()[1] for call in commands()} == {"train.py", "sample.py"}
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if "train.py" in c and "--resume" not in c])
+def test_training_commands_run_in_their_quick_form(command, tmp_path):
+    words = shlex.split(command)[2:]
+    given = {word for word in words if word.startswith("--")}
+    quick = list(zip(QUICK[::2], QUICK[1::2]))
+    for name, number in quick:                                        # what the command sets is set anew, smaller
+        if name in given:
+            words[words.index(name) + 1] = number
+    words += [w for name, number in quick if name not in given | ({"--steps"} if "--minutes" in given else set())
+              for w in (name, number)]
+    if "--minutes" in given:
+        words[words.index("--minutes") + 1] = "0.001"
+    if "--out" in given:
+        at = words.index("--out")
+        del words[at:at + 2]
+    corpus = tmp_path / "text.txt"
+    corpus.write_text("To be, or not to be, that is the question.\n" * 200, encoding="utf-8")
+    words = [re.sub(r"^[\w./-]+\.txt", corpus.as_posix(), word) for word in words]
+    done = subprocess.run([sys.executable, "train.py", *words, "--out", str(tmp_path / "run")], cwd=ROOT,
+                          capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    subprocess.run([sys.executable, "train.py", *QUICK, "--out", str(folder)], cwd=ROOT, capture_output=True, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if "sample.py" in c])
+def test_sampling_commands_run(command, trained):
+    words = shlex.split(command)[2:]
+    if "--checkpoint" in words:
+        at = words.index("--checkpoint")
+        del words[at:at + 2]
+    done = subprocess.run([sys.executable, "sample.py", *words, "--checkpoint", str(trained), "--tokens", "5"], cwd=ROOT,
+                          capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
