@@ -6,7 +6,8 @@
     params.py       one vector of parameters, its layout, its views
     ops.py          softmax, linear, norms, activations, cross-entropy: each with its backward pass
     attention.py    unscaled attention with T5's relative positions
-    router.py       top-1 and top-2 routing, capacity, balance loss, z-loss
+    load.py         capacity, the experts' queues, balance loss, z-loss
+    router.py       top-1 and top-2 routing
     moe.py          tokens to their experts and back
     model.py        the decoder language model and its losses
     optim.py        Adam, clipping, learning rates

@@ -38,20 +38,27 @@ def bucket_starts(n_buckets, max_distance):
     far = n_buckets - m
     starts = list(range(m))
     for i in range(far):
-        n = starts[-1] + 1 if starts else 0
+        n = starts[-1] if starts else 0                     # crowded buckets may share a start: then they are empty
         while n**far < m ** (far - i) * max_distance**i:
             n += 1
         starts.append(n)
     return starts
 
 
-def position_bias(table, Tq, Tk, max_distance):
-    """bias[h, i, j] = table[bucket(j - i), h]; the queries are the last Tq of Tk positions.   (n_buckets, H) -> (H, Tq, Tk)"""
+def position_bias(table, Tq, Tk, max_distance, scale=1.0):
+    """bias[h, i, j] = scale * table[bucket(j - i), h]; the queries are the last Tq of Tk positions.
+
+    table  (n_buckets, H) float    bias  (H, Tq, Tk) float    backward(dbias) -> dtable
+
+    Departs: T5 has no scale. Its optimizer's steps grow with a weight's size; Adam's do not, and from near 0 its steps of
+    lr would take thousands to reach the biases of 3 to 10 that single out one position. On tinyshakespeare a scale of 10
+    took the loss after 600 steps from 2.32 to 1.94 nats per byte.
+    """
     distance = xp.arange(Tk) - xp.arange(Tk - Tq, Tk)[:, None]
-    bias, back_table = embedding(relative_position_bucket(distance, False, len(table), max_distance), table)
+    bias, back_table = embedding(relative_position_bucket(distance, False, len(table), max_distance), scale * table)
 
     def backward(dbias):
-        return back_table(dbias.transpose(1, 2, 0))
+        return scale * back_table(dbias.transpose(1, 2, 0))
 
     return bias.transpose(2, 0, 1), backward
 
@@ -68,7 +75,7 @@ def attention(q, k, v, bias, mask, scale):
     q      (B, H, Tq, K)  float
     k, v   (B, H, Tk, K)  float
     bias   (H, Tq, Tk)    float
-    mask   (Tq, Tk) or (B, 1, Tq, Tk)  bool   each query must be allowed one key or more
+    mask   (Tq, Tk) or (B, 1, Tq, Tk)  bool   each query must be allowed one key or more; None: bias says it, by -inf
     scale  number         1 in T5, Switch and GLaM, whose initial q is smaller instead; 1/sqrt(K) elsewhere
     y      (B, H, Tq, K)  float
 
@@ -107,15 +114,17 @@ def shapes(cfg):
 
 
 @split("x")
-def self_attention(x, p, bias, mask, H):
+def self_attention(x, p, bias, H):
     """x + Attention(RMSNorm(x)), the first sublayer of a block.   (B, T, D) -> (B, T, D)
+
+    bias  (H, T, T)  float  -inf where a query may not look
 
     backward(dy) -> dx, dp, dbias
     """
     n, back_norm = rms_norm(x, p["norm"], EPS)
     (q, back_q), (k, back_k), (v, back_v) = (linear(n, p[W]) for W in ("Wq", "Wk", "Wv"))
     (q, back_heads), (k, _), (v, _) = (heads(t, H) for t in (q, k, v))        # (B, H, T, K)
-    mixed, back_attention = attention(q, k, v, bias, mask, 1.0)
+    mixed, back_attention = attention(q, k, v, bias, None, 1.0)
     out, back_o = linear(back_heads(mixed), p["Wo"])                          # heads joined again: (B, T, D)
 
     def backward(dy):

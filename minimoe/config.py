@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 
 def opt(default, help, *choices):
+    """A field with its default, its meaning, and the values it may take if they are few."""
     return dataclasses.field(default=default, metadata=dict(help=help, choices=choices or None))
 
 
@@ -17,12 +18,14 @@ def expect(ok, name, value, expected):
 
 
 def check_choices(config):
+    """Raises ValueError where a field has none of its choices."""
     for f in dataclasses.fields(config):
         value, choices = getattr(config, f.name), f.metadata["choices"]
         expect(not choices or value in choices, f.name, value, " | ".join(choices or ()))
 
 
 def check_at_least(config, least, *names):
+    """Raises ValueError where a named field is below `least`, or not finite."""
     for name in names:
         value = getattr(config, name)
         kind = "an integer" if isinstance(least, int) else "a finite number"
@@ -49,7 +52,8 @@ class Model:
     position: str = opt("stack", "a table of relative positions per stack (T5, Switch) or layer (GLaM)", "stack", "layer")
     n_buckets: int = opt(32, "buckets of relative positions")
     max_distance: int = opt(128, "distances from here on share the last bucket")
-    init_scale: float = opt(0.1, "s in std = sqrt(s / fan_in) (Switch, Sec. 2.4)")
+    bias_scale: float = opt(10.0, "biases of relative positions are this times their table (1 in T5)")
+    init_scale: float = opt(1.0, "s in std = sqrt(s / fan_in) (Switch, Sec. 2.4: 0.1 for large models)")
 
     def __post_init__(self):
         check_choices(self)
@@ -67,7 +71,8 @@ class Model:
         expect(self.n_buckets >= 2, "n_buckets", self.n_buckets, "2 or more")
         expect(self.max_distance > self.n_buckets // 2, "max_distance", self.max_distance,
                f"more than half of --n-buckets {self.n_buckets}")
-        expect(0 < self.init_scale < math.inf, "init_scale", self.init_scale, "a finite number above 0")
+        for name in ("bias_scale", "init_scale"):
+            expect(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Train:
     minutes: float = opt(0.0, "time to train for, instead of --steps: they are set by timing a few steps")
     batch_size: int = opt(12, "sequences per optimiser step")
     accumulate: int = opt(1, "groups a step's batch is cut into; experts' queues are per group")
-    lr: float = opt(3e-3, "peak learning rate")
+    lr: float = opt(2e-3, "peak learning rate")
     schedule: str = opt("cosine", "cosine to 0; linear warm-up or constant, then 1/sqrt(step)", "cosine", "linear", "constant")
     warmup: int = opt(100, "steps until the peak")
     beta1: float = opt(0.9, "Adam: decay of the mean of gradients")

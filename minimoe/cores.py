@@ -49,8 +49,7 @@ _worker = threading.local()
 
 def run(calls):
     """The results of the calls, in their order: on as many threads as BLAS would use, each with a one-thread BLAS."""
-    blas, threads = _blas()
-    if threads == 1 or len(calls) == 1 or getattr(_worker, "busy", False):
+    if not xp.on_cpu or len(calls) == 1 or _blas()[1] == 1 or getattr(_worker, "busy", False):
         return [call() for call in calls]
     results, left = [None] * len(calls), iter(range(len(calls)))
 
@@ -62,10 +61,12 @@ def run(calls):
         finally:
             _worker.busy = False
 
-    helpers = [_pool().submit(work) for _ in range(threads - 1)]
-    work()
-    for helper in helpers:
-        helper.result()
+    helpers = [_pool().submit(work) for _ in range(_blas()[1] - 1)]
+    try:
+        work()
+    finally:                                          # also where a piece fails: none may be at work after this
+        for helper in helpers:
+            helper.result()
     return results
 
 

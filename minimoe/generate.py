@@ -25,7 +25,7 @@ def kv_cache_step(p, cfg, ids, cache, context):
     Tq = ids.shape[1]
     Tk = Tq + (cache[0][0].shape[2] if cache else 0)
     mask, keep = causal_mask(Tq, Tk, context), context - 1
-    biases = {i: position_bias(table, Tq, Tk, cfg.max_distance)[0] for i, table in p["position"].items()}
+    biases = {i: position_bias(table, Tq, Tk, cfg.max_distance, cfg.bias_scale)[0] for i, table in p["position"].items()}
     for i, block in p["blocks"].items():
         x, k, v = cached_attention(x, block["attention"], cache.get(i), biases[i % len(biases)], mask, cfg.n_heads)
         new[i] = k[:, :, -keep:], v[:, :, -keep:]

@@ -8,10 +8,11 @@ from . import attention
 from .attention import EPS, causal_mask, position_bias, self_attention
 from .backend import xp
 from .cores import split
+from .load import capacity
 from .moe import moe_layer
 from .ops import cross_entropy, embedding, geglu_ffn, linear, relu_ffn, rms_norm
 from .params import Weight, add_
-from .router import ROUTERS, capacity
+from .router import ROUTERS
 
 
 def is_sparse(cfg, i):
@@ -20,6 +21,7 @@ def is_sparse(cfg, i):
 
 
 def ffn_shapes(cfg, i):
+    """Norm and matrices of the feed-forward of block i: experts, GEGLU (W, V, O) or ReLU (W1, W2)."""
     D, F, E = cfg.d_model, cfg.d_ff or 4 * cfg.d_model, cfg.n_experts
     into, out = (cfg.init_scale / D) ** 0.5, (cfg.init_scale / F) ** 0.5
     norm = Weight((D,), "ones")
@@ -103,11 +105,11 @@ def decoder(p, cfg, ids, mask, C, noise):
     T = ids.shape[1]
     flat_mask = None if mask is None else mask.reshape(-1)
     x, back_embedding = embedding(ids, p["embedding"])                        # (B, T, D)
-    biases = {i: position_bias(table, T, T, cfg.max_distance) for i, table in p["position"].items()}
+    biases = {i: position_bias(table, T, T, cfg.max_distance, cfg.bias_scale) for i, table in p["position"].items()}
     allowed = {i: xp.where(causal_mask(T, T, T), bias, -xp.inf) for i, (bias, _) in biases.items()}
     balance, z, seen, backs = xp.zeros((), x.dtype), xp.zeros((), x.dtype), {}, []
     for i, block in p["blocks"].items():
-        x, back_attention = self_attention(x, block["attention"], allowed[i % len(biases)], None, cfg.n_heads)
+        x, back_attention = self_attention(x, block["attention"], allowed[i % len(biases)], cfg.n_heads)
         if is_sparse(cfg, i):
             (x, b, z_i, seen[i]), back_ffn = sparse_ffn(x, block["ffn"], ROUTERS[cfg.router].route, C, flat_mask, noise.get(i))
             balance, z = balance + b, z + z_i

@@ -8,7 +8,7 @@ import itertools
 from . import router as routers
 from .backend import host, xp
 from .cores import bmm, run
-from .ops import relu, relu_ffn
+from .ops import one_hot, relu, relu_ffn
 
 
 def dispatch(x, slots, n_slots):
@@ -118,7 +118,7 @@ def moe_layer(x, W, W1, W2, route, C, mask, noise):
     seen = dict(seen, kept=slots < n_slots)                                   # (N, k) bool
     h, back_dispatch = dispatch(x, slots, n_slots)
     if C is None:
-        load = host(xp.bincount(seen["index"][seen["kept"]], minlength=E)).tolist()
+        load = host((one_hot(seen["index"], E, bool) & seen["kept"][..., None]).sum((0, 1))).tolist()
         o, back_experts = expert_ffn_unlimited(h, load, W1, W2)
     else:
         o, back_experts = expert_ffn(h.reshape(E, C, D), W1, W2)              # (E, C, D)

@@ -67,8 +67,11 @@ def add_(into, tree):
 def initial(shapes, rng, dtype="float32"):
     """A new parameter vector (P,) drawn from the host generator `rng`, weight by weight in the layout's order.
 
-    Switch Transformer, Sec. 2.4: truncated normal, mean 0, std sqrt(s / fan_in), s = 0.1, values beyond two standard
-    deviations drawn again. Which weights differ stands beside their shapes.
+    Switch Transformer, Sec. 2.4: truncated normal, mean 0, std sqrt(s / fan_in), values beyond two standard deviations
+    drawn again. Which weights differ stands beside their shapes.
+
+    Departs: the paper's s = 0.1 steadies large models; ours is 1, with which small ones train clearly faster
+    (tinyshakespeare, 600 steps: 1.94 nats per byte, with s = 0.3 2.07).
     """
     theta = xp.empty(size(shapes), dtype)
     for (_, w), (_, view) in zip(leaves(shapes), leaves(views(theta, shapes))):

@@ -47,6 +47,7 @@ def n_counted(batch):
 
 
 def to_device(batch):
+    """A host batch on the device."""
     return {name: None if a is None else xp.asarray(a) for name, a in batch.items()}
 
 

@@ -66,7 +66,7 @@ def assert_equal(actual, expected):
 
 TINY = dict(vocab_size=13, d_model=8, n_layers=4, n_heads=2, d_ff=0, sparse="none", n_experts=4, router="switch",
             capacity_factor=1.25, jitter=0.01, ffn="relu", position="stack", n_buckets=6, max_distance=10,
-            init_scale=0.1)
+            bias_scale=2.0, init_scale=0.1)
 GLAM = dict(sparse="first", router="glam", capacity_factor=2.0, ffn="geglu", position="layer", d_ff=20)
 MODELS = {
     "switch": dict(sparse="second"),

@@ -178,8 +178,8 @@ def decoder(p, cfg, ids, mask, C, noise):
     for i in range(cfg.n_layers):
         attention_, ffn = p["blocks"][i]["attention"], p["blocks"][i]["ffn"]
         table = p["position"][i if cfg.position == "layer" else 0]
-        bias = np.array([[[table[bucket(t - s, cfg.n_buckets, cfg.max_distance), h] for s in range(T)] for t in range(T)]
-                         for h in range(cfg.n_heads)])
+        bias = np.array([[[cfg.bias_scale * table[bucket(t - s, cfg.n_buckets, cfg.max_distance), h]
+                           for s in range(T)] for t in range(T)] for h in range(cfg.n_heads)])
         x = np.array([self_attention(x[b], attention_, bias, cfg.n_heads) for b in range(B)])
         n = np.array([rms_norm(x[b, t], ffn["norm"], 1e-6) for b in range(B) for t in range(T)])
         if is_sparse(cfg, i):

@@ -4,7 +4,7 @@ import pytest
 
 from minimoe import model
 from minimoe.generate import kv_cache_step
-from minimoe.router import capacity
+from minimoe.load import capacity
 
 from .helpers import SPARSE, assert_close, batch, config, device, host, parameters
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from minimoe import model, params
-from minimoe.router import capacity
+from minimoe.load import capacity
 
 from . import reference
 from .gradcheck import check, check_dtype

@@ -4,7 +4,7 @@ import functools
 import numpy as np
 import pytest
 
-from minimoe import backend, moe, router
+from minimoe import backend, load, moe, router
 from minimoe.backend import xp
 
 from . import reference
@@ -215,7 +215,7 @@ def work(monkeypatch, E, C, n=24):
 
 
 def test_multiplications_do_not_grow_with_the_number_of_experts(monkeypatch):
-    few, many = (work(monkeypatch, E, router.capacity(24, E, 1.0)) for E in (2, 12))
+    few, many = (work(monkeypatch, E, load.capacity(24, E, 1.0)) for E in (2, 12))
     assert few.products == many.products == 24 * 2 * D * F
     assert few.largest == many.largest == 24 * F
 

@@ -68,7 +68,7 @@ def test_a_known_mistake_is_noticed_by_its_check(mutant, monkeypatch):
 def test_every_mistake_is_in_the_list_once():
     patches = [(m.where, m.old, m.new, m.check) for m in MUTANTS]
     assert len(set(patches)) == len(patches) >= 80
-    assert {m.where.split(".")[0] for m in MUTANTS} == {"ops", "attention", "router", "moe", "model", "params"}
+    assert {m.where.split(".")[0] for m in MUTANTS} == {"ops", "attention", "load", "router", "moe", "model", "params"}
 
 
 # gradcheck on ops that break one clause of the contract each

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "minimoe"
 
 # in reading order; around the core, one command each; by subject, never imported by the core
-CORE = "backend cores config params ops attention router moe model optim step checkpoint generate".split()
+CORE = "backend cores config params ops attention load router moe model optim step checkpoint generate".split()
 TOOLS = "count bench bench_torch plot view doctor".split()
 FOLDERS = "data t5 more parallel lessons grade".split()
 TOP = {"minimoe", "tests", "train.py", "sample.py", "README.md", "requirements.txt", "LICENSE", ".gitignore", ".ci"}
@@ -21,9 +21,6 @@ NUMPY = {"backend.py", "checkpoint.py", "generate.py"}                        # 
 OTHERS = {"cores.py": {"threadpoolctl"}, "bench.py": {"torch"}, "bench_torch.py": {"torch"}}   # optional
 
 LINES, CODE = 220, 45                                                         # of a file; of a function's code
-# found when the rules were written: mend, then delete here
-OWED_LINES = {"router.py": "258 lines: one room too many in it"}
-OWED_DOCSTRINGS = {"config.py": "opt, check_choices, check_at_least", "model.py": "ffn_shapes", "step.py": "to_device"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 names = [path.relative_to(PACKAGE).as_posix() for path in FILES]
@@ -59,12 +56,6 @@ def room(name):
     if first in CORE:
         return CORE.index(first)
     return len(CORE) if first in TOOLS else len(CORE) + 1 + FOLDERS.index(first)
-
-
-def files(owed):
-    """The files as test parameters; those that owe something are expected to fail."""
-    return [pytest.param(path, id=name, marks=[pytest.mark.xfail(reason=owed[name])] if name in owed else [])
-            for path, name in zip(FILES, names)]
 
 
 def module_of(path):
@@ -112,7 +103,7 @@ def test_the_map_names_every_file_of_the_core_in_reading_order():
     assert [name for name in listed if name in CORE] == present
 
 
-@pytest.mark.parametrize("path", files(OWED_DOCSTRINGS))
+@pytest.mark.parametrize("path", FILES, ids=names)
 def test_every_file_and_public_function_says_what_it_is(path):
     assert ast.get_docstring(tree(path)), f"{path.name} has no docstring"
     functions = [node for node in tree(path).body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
@@ -120,7 +111,7 @@ def test_every_file_and_public_function_says_what_it_is(path):
     assert not silent, f"{path.name}: no docstring in {silent}"
 
 
-@pytest.mark.parametrize("path", files(OWED_LINES))
+@pytest.mark.parametrize("path", FILES, ids=names)
 def test_a_file_is_a_page_or_three_and_a_function_fits_beside_its_slide(path):
     me = path.relative_to(PACKAGE).as_posix()
     lines = len(path.read_text(encoding="utf-8").splitlines())

@@ -161,7 +161,7 @@ def documents(key, n_bytes):
 
 def parse(text):
     """The log probability, in nats, of a text with its newline as a document of this source; None where it is none."""
-    if not text.endswith("\n"):
+    if not text.endswith("\n") or len(text) > LONGEST:
         return None
     total = sum(SHARES.values())
     p = sum(share / total * grammar.parse(GRAMMAR, name, text[:-1])[1] for name, share in SHARES.items())
