@@ -129,6 +129,7 @@ def test_results_come_in_the_order_of_the_calls(threads):
     assert cores.run([functools.partial(pow, i, 2) for i in range(50)]) == [i * i for i in range(50)]
 
 
+@numpy_only
 def test_calls_run_at_the_same_time(three):
     """Two calls that wait for each other: on one thread they would wait for ever (here: until the barrier breaks)."""
     together = threading.Barrier(2, timeout=20)
@@ -142,6 +143,7 @@ def test_a_run_within_a_run_stays_on_its_thread(three):
     assert cores.run([inner] * 8) == [[True] * 3] * 8
 
 
+@numpy_only
 def test_an_error_in_a_piece_is_raised_and_the_next_run_works(three):
     def wrong(i):
         if i % 2:
