@@ -74,6 +74,7 @@ def sparse_ffn(x, p, route, C, mask, noise):
     return (x + y.reshape(x.shape), balance, z, seen), backward
 
 
+@split("x")
 def tied_head(x, p, E):
     """logits = D^-1/2 RMSNorm(x) E': the embedding read the other way.   (..., D), (V, D) -> (..., V)"""
     n, back_norm = rms_norm(x, p, EPS)

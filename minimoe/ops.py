@@ -10,6 +10,7 @@ B batch   T time   N = B*T tokens   D model width   F feed-forward width   V voc
 import math
 
 from .backend import xp
+from .cores import split
 
 
 def one_hot(index, n, dtype):
@@ -40,6 +41,7 @@ def linear(x, W):
     return x @ W, backward
 
 
+@split("ids")
 def embedding(ids, W):
     """y = W[ids], which is one_hot(ids) W.   (...) int, (V, D) -> (..., D)"""
     V, D = W.shape
@@ -114,6 +116,20 @@ def geglu_ffn(x, W, V, O):
     return y, backward
 
 
+@split("logits", "target")
+def token_losses(logits, target):
+    """-log softmax(logits)[target] of each token, in nats.   (..., V) float, (...) int -> (...)"""
+    hit = one_hot(target, logits.shape[-1], logits.dtype)                     # (..., V)
+    shifted = logits - logits.max(-1, keepdims=True)
+    p = xp.exp(shifted)
+    total = p.sum(-1, keepdims=True)
+
+    def backward(dloss):
+        return (p / total - hit) * dloss[..., None]
+
+    return xp.log(total[..., 0]) - (hit * shifted).sum(-1), backward
+
+
 def cross_entropy(logits, target, mask):
     """Mean over the counted tokens of -log softmax(logits)[target], in nats.
 
@@ -126,13 +142,9 @@ def cross_entropy(logits, target, mask):
     """
     counted = xp.ones(target.shape, logits.dtype) if mask is None else mask.astype(logits.dtype)
     share = counted / xp.maximum(counted.sum(), 1)                            # (...)
-    hit = one_hot(target, logits.shape[-1], logits.dtype)                     # (..., V)
-    shifted = logits - logits.max(-1, keepdims=True)
-    p = xp.exp(shifted)
-    total = p.sum(-1, keepdims=True)
-    nll = xp.log(total[..., 0]) - (hit * shifted).sum(-1)                     # (...)
+    losses, back_losses = token_losses(logits, target)
 
     def backward(dloss):
-        return (p / total - hit) * (share * dloss)[..., None]
+        return back_losses(share * dloss)
 
-    return (share * nll).sum(), backward
+    return (share * losses).sum(), backward

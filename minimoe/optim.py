@@ -5,7 +5,7 @@ P parameters   t step, from 1
 import math
 
 from .backend import xp
-from .cores import dot, fuse
+from .cores import dot, fuse, select
 
 
 @fuse
@@ -25,10 +25,11 @@ def adam_step_(theta, grad, m, v, t, lr, beta1, beta2, eps, weight_decay, ok=Tru
     dtype = theta.dtype
     on = xp.asarray(ok, dtype)                                                # 1 or 0, without asking the device
     mean_share, square_share = (xp.asarray(1 - beta ** xp.maximum(t, 1), dtype) for beta in (beta1, beta2))
-    grad = xp.where(ok, grad, 0)
+    grad = select(ok, grad, xp.zeros((), dtype))
     m += on * (1 - beta1) * (grad - m)
     v += on * (1 - beta2) * (grad * grad - v)
-    theta -= on * lr * (m / mean_share / (xp.sqrt(v / square_share) + eps) + weight_decay * theta)
+    theta *= 1 - on * lr * weight_decay
+    theta -= on * lr / mean_share * m / (xp.sqrt(v * (1 / square_share)) + eps)
 
 
 def clip_global_norm_(grad, max_norm):
