@@ -5,7 +5,7 @@ P parameters   t step, from 1
 import math
 
 from .backend import xp
-from .cores import dot, fuse, select
+from .cores import dot, fuse, scale_, select
 
 
 @fuse
@@ -25,11 +25,20 @@ def adam_step_(theta, grad, m, v, t, lr, beta1, beta2, eps, weight_decay, ok=Tru
     dtype = theta.dtype
     on = xp.asarray(ok, dtype)                                                # 1 or 0, without asking the device
     mean_share, square_share = (xp.asarray(1 - beta ** xp.maximum(t, 1), dtype) for beta in (beta1, beta2))
-    grad = select(ok, grad, xp.zeros((), dtype))
-    m += on * (1 - beta1) * (grad - m)
-    v += on * (1 - beta2) * (grad * grad - v)
+    grad = select(ok, grad, m)                                                # 0 times what is not finite is not 0
+    part = on * (1 - beta1) * grad                                            # one scratch vector: memory is what Adam costs
+    m *= 1 - on * (1 - beta1)
+    m += part
+    part = on * (1 - beta2) * xp.multiply(grad, grad, out=part)
+    v *= 1 - on * (1 - beta2)
+    v += part
+    part = xp.sqrt(v, out=part)
+    part *= square_share ** -0.5
+    part += eps
+    part = xp.divide(m, part, out=part)
+    part *= on * lr / mean_share
     theta *= 1 - on * lr * weight_decay
-    theta -= on * lr / mean_share * m / (xp.sqrt(v * (1 / square_share)) + eps)
+    theta -= part
 
 
 def clip_global_norm_(grad, max_norm):
@@ -43,12 +52,6 @@ def clip_global_norm_(grad, max_norm):
     scale = xp.where(xp.isfinite(norm), xp.minimum(1, max_norm / xp.maximum(norm, 1e-30)), 1)
     scale_(grad, scale.astype(grad.dtype))
     return norm
-
-
-@fuse
-def scale_(a, by):
-    """a *= by"""
-    a *= by
 
 
 def lr_schedule(step, warmup, peak, kind, steps=None):

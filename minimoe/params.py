@@ -4,10 +4,12 @@ theta, grad, m and v are four equal vectors under the same views, so to zero, cl
 model is one line on one vector. Shared weights come first; then the experts' region (E, P_e), in which all layers'
 matrices of one expert stand together: a machine's share of the experts is one slice.
 """
+import functools
 import math
 from typing import NamedTuple
 
 from .backend import xp
+from .cores import run
 
 
 class Weight(NamedTuple):
@@ -55,13 +57,21 @@ def views(flat, shapes):
     return cut(shapes)
 
 
-def add_(into, tree):
-    """into += tree, leaf by leaf: the one place where gradients accumulate. Names that `tree` lacks stay as they are."""
-    for name, g in tree.items():
-        if isinstance(g, dict):
-            add_(into[name], g)
-        else:
-            into[name] += g
+def add_(into, tree, first=False):
+    """into += tree, leaf by leaf: the one place where gradients accumulate. Names that `tree` lacks stay as they are.
+
+    first  what is in `into` is from an earlier step: into = tree, which saves setting it to 0
+    """
+    pairs = [(a, g) for name, g in leaves(tree) for a in [functools.reduce(dict.__getitem__, name, into)]]
+    run([functools.partial(_put_ if first else _add_, a, g) for a, g in pairs])
+
+
+def _add_(a, g):
+    a += g
+
+
+def _put_(a, g):
+    a[...] = g
 
 
 def initial(shapes, rng, dtype="float32"):

@@ -71,12 +71,12 @@ def train_step_(task, state, grad, batch, train, decay):
     """
     p, g = views(state.theta, task.shapes), views(grad, task.shapes)
     step, n = state.step + 1, train.accumulate
-    grad[...], ce, balance, routed = 0, 0, 0, []
+    ce, balance, routed = 0, 0, []
     for i, (group, share) in enumerate(groups_of(batch, n)):
         group = to_device(group)
         noise = task.noise(group["x"].size, (train.seed, step, i))
         (ce_i, balance_i, _, seen), backward = task.loss(p, group, noise)
-        add_(g, backward(share, train.alpha / n, train.z_loss / n))
+        add_(g, backward(share, train.alpha / n, train.z_loss / n), first=i == 0)
         ce, balance = ce + share * ce_i, balance + balance_i / n
         routed.append((seen, group["mask"]))
     norm = clip_global_norm_(grad, train.clip)

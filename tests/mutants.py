@@ -245,6 +245,6 @@ MUTANTS = [
     M("weights clipped at two deviations, not drawn again", "params.initial",
       "draw[far] = rng.standard_normal(far.sum())", "draw = draw.clip(-2, 2)",
       "test_params::test_truncated_weights_are_drawn_again_beyond_two_deviations"),
-    M("gradients overwrite each other", "params.add_", "into[name] += g", "into[name][...] = g",
+    M("gradients overwrite each other", "params._add_", "a += g", "a[...] = g",
       "test_params::test_gradients_accumulate_and_missing_names_stay"),
 ]
