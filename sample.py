@@ -1,9 +1,8 @@
 """Let a trained model write: python sample.py --help"""
-import math
 import sys
 
 from minimoe import backend, checkpoint, config, model
-from minimoe.backend import host
+from minimoe.backend import host, xp
 from minimoe.data import tokenizer
 from minimoe.generate import generate
 from minimoe.params import views
@@ -27,6 +26,8 @@ def options(argv):
     config.check_at_least(given, 0, "top_k", "seed")
     config.check_at_least(given, 0.0, "temperature")
     config.expect(0 < given.top_p <= 1, "top_p", given.top_p, "a number above 0, at most 1")
+    whole = given.prompt.encode("utf-8", "ignore").decode() == given.prompt
+    config.expect(whole, "prompt", ascii(given.prompt), "text in UTF-8")
     return given
 
 
@@ -57,10 +58,12 @@ def write(given):
     cfg = configs["model"]
     if given.experts and cfg.sparse == "none":
         raise ValueError(f"--experts with {given.checkpoint}, a dense model; expected a sparse one")
+    if not xp.isfinite(state.theta).all():
+        raise ValueError(f"{given.checkpoint} holds parameters that are not finite; expected a run that did not diverge")
     p = views(state.theta, model.shapes(cfg))
     prompt = tokenizer.encode("\n" + given.prompt)
     tokens = generate(p, cfg, prompt, given.tokens, given.temperature, given.top_k, given.top_p, given.seed,
-                      configs["data"].seq_len)
+                      configs["data"].seq_len, forbidden=range(tokenizer.PAD, cfg.vocab_size))
     print(given.prompt, end="", flush=True)
     for text, seen in characters(tokens):
         print(coloured(text, expert_of(seen)) if given.experts else text, end="", flush=True)
@@ -70,8 +73,7 @@ def write(given):
 
 
 def main(argv=None):
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")          # a console that cannot show a character shows "?"
+    config.any_console()
     try:
         given = options(argv)
         backend.use(given.backend)

@@ -95,8 +95,8 @@ def train(configs, corpus, state, folder):
     bar = tqdm(total=train_config.steps, initial=state.step, unit="step", dynamic_ncols=True)
     with bar, open(folder / checkpoint.METRICS, "a", encoding="utf-8") as metrics:
         for state, record in step.fit(task, state, corpus, train_config):
-            last = state.step == train_config.steps
-            if last or stop or state.step % train_config.checkpoint_every == 0:
+            last, leave = state.step == train_config.steps, bool(stop)
+            if last or leave or state.step % train_config.checkpoint_every == 0:
                 checkpoint.save(folder, state, configs, corpus.digest)
             if last:
                 record["val_loss"] = held_out_loss(task, state, corpus, configs["data"].seq_len)
@@ -106,7 +106,7 @@ def train(configs, corpus, state, folder):
                 metrics.flush()
                 bar.set_postfix_str(postfix(record, val), refresh=False)
             bar.update()
-            if stop:
+            if leave:
                 break
     signal.signal(signal.SIGINT, before)
     return state, val if state.step == train_config.steps else None
@@ -135,15 +135,17 @@ def report(val, corpus):
 
 def show_sample(configs, state):
     """Print a text that the model writes."""
-    p = views(state.theta, model.shapes(configs["model"]))
+    cfg = configs["model"]
+    tokens = generate(views(state.theta, model.shapes(cfg)), cfg, tokenizer.encode("\n"), 300, 0.8, 0, 0.95,
+                      configs["train"].seed, configs["data"].seq_len, forbidden=range(tokenizer.PAD, cfg.vocab_size))
     print("a sample:")
-    for text in tokenizer.stream(token for token, _ in generate(
-            p, configs["model"], tokenizer.encode("\n"), 300, 0.8, 0, 0.95, configs["train"].seed, configs["data"].seq_len)):
+    for text in tokenizer.stream(token for token, _ in tokens):
         print(text, end="", flush=True)
     print()
 
 
 def main(argv=None):
+    config.any_console()
     given = options(argv)
     try:
         backend.use(given["backend"])
@@ -157,7 +159,10 @@ def main(argv=None):
             val = held_out_loss(model.task(configs["model"]), state, corpus, configs["data"].seq_len)
         print(*report(val, corpus), sep="\n")
         show_sample(configs, state)
-    except (ValueError, OSError, MemoryError) as error:
+    except OSError as error:
+        return config.refuse("train.py", f"--out {given['out']} cannot be written ({error.strerror or error}); "
+                                         "expected a folder with room in it; what was saved before is whole")
+    except (ValueError, MemoryError) as error:
         return config.refuse("train.py", error)
     return 0
 

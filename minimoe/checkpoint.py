@@ -4,8 +4,8 @@ The metrics beside it, one JSON object a line, are cut back to the checkpoint wh
 """
 import dataclasses
 import json
+import math
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -58,18 +58,32 @@ def load(folder, shapes_of):
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
             meta = json.loads(str(file["meta"]))
-        if meta["format"] != FORMAT:
-            raise KeyError(f"format {meta['format']}")
         configs = config.from_options({**meta["model"], **meta["train"], **meta["data"]})
-        P, dtype = size(shapes_of(configs["model"])), arrays["theta"].dtype
-        state = State(**{name: xp.asarray(a) for name, a in arrays.items()}, step=meta["step"], seconds=meta["seconds"])
-    except (OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile, MemoryError) as error:
-        raise ValueError(f"{path} is damaged or not a checkpoint of this version ({error})") from None
-    for name in ("theta", "m", "v"):
-        a = arrays[name]
-        if a.shape != (P,) or a.dtype != dtype or dtype.kind != "f":
-            raise ValueError(f"{path} holds {name} {a.dtype}{a.shape}; expected ({P},) floats for its own configuration")
+        check(meta, arrays, size(shapes_of(configs["model"])))
+    except Exception as error:        # whatever a damaged file makes zipfile, NumPy or json say
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is damaged or not a checkpoint of this version ({why})") from None
+    state = State(**{name: xp.asarray(a) for name, a in arrays.items()}, step=meta["step"], seconds=meta["seconds"])
     return state, configs, meta["digest"]
+
+
+def check(meta, arrays, P):
+    """Raises ValueError where what a checkpoint holds does not belong together."""
+    def expect(ok, name, value, expected):
+        if not ok:
+            raise ValueError(f"{name} is {value}; expected {expected}")
+
+    expect(meta["format"] == FORMAT, "format", meta["format"], FORMAT)
+    expect(type(meta["step"]) is int and meta["step"] >= 0, "step", meta["step"], "a count")
+    expect(type(meta["seconds"]) is float and 0 <= meta["seconds"] < math.inf, "seconds", meta["seconds"], "a time")
+    expect(type(meta["digest"]) is str, "digest", meta["digest"], "a text")
+    for name in ("theta", "m", "v"):
+        a, dtype = arrays[name], arrays["theta"].dtype
+        expect(a.shape == (P,) and a.dtype == dtype and dtype in ("float32", "float64"), name, f"{a.dtype}{a.shape}",
+               f"({P},) floats for its own configuration")
+    for name in ("applied", "skipped"):
+        a = arrays[name]
+        expect(a.shape == () and a.dtype.kind == "i" and a >= 0, name, a, "a count")
 
 
 def cut_metrics(folder, step):
@@ -79,10 +93,9 @@ def cut_metrics(folder, step):
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                record = json.loads(line)
-            except ValueError:
-                break
-            if record["step"] > step:
+                if json.loads(line)["step"] > step:
+                    break
+            except (ValueError, TypeError, LookupError, RecursionError):      # cut off, or not ours
                 break
             kept.append(line + "\n")
     replace(path, lambda file: file.write("".join(kept).encode()))

@@ -18,9 +18,11 @@ def expect(ok, name, value, expected):
 
 
 def check_choices(config):
-    """Raises ValueError where a field has none of its choices."""
+    """Raises ValueError where a field has none of its choices, or not its type."""
     for f in dataclasses.fields(config):
         value, choices = getattr(config, f.name), f.metadata["choices"]
+        kinds, word = {int: ((int,), "an integer"), float: ((int, float), "a number")}.get(f.type, ((f.type,), "text"))
+        expect(type(value) in kinds, f.name, repr(value), word)
         expect(not choices or value in choices, f.name, value, " | ".join(choices or ()))
 
 
@@ -58,7 +60,8 @@ class Model:
     def __post_init__(self):
         check_choices(self)
         check_at_least(self, 1, "d_model", "n_layers", "n_heads", "n_experts")
-        check_at_least(self, 0, "d_ff", "jitter")
+        check_at_least(self, 0, "d_ff")
+        check_at_least(self, 0.0, "jitter")
         expect(self.vocab_size >= 258, "vocab_size", self.vocab_size, "258 or more: bytes, padding, end")
         expect(self.d_model % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of --d-model {self.d_model}")
         k = 1 if self.router == "switch" else 2
@@ -117,6 +120,7 @@ class Data:
     seq_len: int = opt(64, "T, bytes of a sequence")
 
     def __post_init__(self):
+        check_choices(self)
         check_at_least(self, 2, "seq_len")
 
 
@@ -139,6 +143,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(refuse(self.prog, message))
+
+
+def any_console():
+    """Let a console that cannot show a character show a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
 
 
 def refuse(program, error):

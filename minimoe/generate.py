@@ -58,18 +58,18 @@ def sample_filter(logits, temperature, top_k, top_p):
     top_k        int       0: all; ties go to the lowest id
     top_p        number    1: all
     """
-    V = len(logits)
+    V, dtype = len(logits), logits.dtype
     order = xp.argsort(-logits, kind="stable")                                # the likeliest first
     rank = xp.empty_like(order)
     rank[order] = xp.arange(V)
     if temperature == 0:
-        return (rank == 0).astype(logits.dtype)
-    p, _ = softmax(logits / temperature)
+        return (rank == 0).astype(dtype)
+    p, _ = softmax(logits.astype("float64") / temperature)                    # float64: a tiny temperature or top_p is not 0
     p = p * (rank < (top_k or V))
     ranked = p[order] / p.sum()
     before = xp.cumsum(ranked) - ranked                                       # what stands before each, likeliest first
     p = p * (before[rank] < top_p)
-    return p / p.sum()
+    return (p / p.sum()).astype(dtype)
 
 
 def generate(p, cfg, prompt, n_tokens, temperature, top_k, top_p, seed, context, forbidden=()):

@@ -1,6 +1,7 @@
 """train.py as a user calls it: runs, resuming, Ctrl-C, a full disk."""
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -12,10 +13,12 @@ import sample
 import train
 from minimoe import checkpoint
 
-from .commands import (BACKEND, TEXT, TINY, arrays, as_before, assert_refused, call, in_a_process, load, metrics, new_run,  # noqa: F401
-                       not_strict, text)
+from .commands import (BACKEND, TEXT, TINY, arrays, as_before, assert_refused, call, in_a_process, load,  # noqa: F401
+                       metrics, new_run, not_strict, text)
 
 pytestmark = not_strict
+RECORD = {"step", "loss", "val_loss", "aux_loss", "drop_rate", "expert_load", "skipped", "lr", "grad_norm",
+          "tokens_per_second", "seconds"}
 
 
 def test_a_run_on_a_file(text, tmp_path, capsys):
@@ -23,9 +26,9 @@ def test_a_run_on_a_file(text, tmp_path, capsys):
     assert new_run(text, out, "--eval-every", 2) == 0
     said = capsys.readouterr().out
     records = metrics(out)
-    assert [r["step"] for r in records] == [1, 2, 3, 4] and [r["val_loss"] is None for r in records] == [True, False, True, False]
-    assert set(records[0]) == {"step", "loss", "val_loss", "aux_loss", "drop_rate", "expert_load", "skipped", "lr", "grad_norm",
-                               "tokens_per_second", "seconds"}
+    assert [r["step"] for r in records] == [1, 2, 3, 4]
+    assert [r["val_loss"] is None for r in records] == [True, False, True, False]
+    assert all(set(r) == RECORD for r in records)
     assert f"held out: {records[-1]['val_loss']:.4f} nats per byte" in said and "a sample:" in said
     assert "the source itself" not in said, "only the embedded corpus has a known floor"
     state, configs, _ = load(out)
@@ -36,7 +39,8 @@ def test_a_run_on_a_file(text, tmp_path, capsys):
 def test_the_embedded_corpus_is_the_default_and_its_floor_is_told(tmp_path, capsys):
     assert call(train, *TINY, "--steps", 1, "--out", tmp_path) == 0
     said = capsys.readouterr().out
-    floor, distance = (float(part.split()[0]) for part in said.split("the source itself: ")[1].replace("distance ", "|").split("|")[:2])
+    (floor, distance), = re.findall(r"the source itself: ([\d.]+) nats per byte; distance ([\d.]+)", said)
+    floor, distance = float(floor), float(distance)
     assert 0.3 < floor < 3 and abs(metrics(tmp_path)[-1]["val_loss"] - floor - distance) < 2e-4
 
 
@@ -161,7 +165,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(text, tmp_path, capsys, monkey
     assert load(out)[0].step == 2 and sorted(os.listdir(out)) == [checkpoint.NAME, checkpoint.METRICS]
     monkeypatch.undo()
     assert call(train, "--resume", "--out", out) == 0 and load(out)[0].step == 6
-    assert "train.py: " in last and "No space left" in last and str(out) in last, "the sentence says what could not be written"
+    assert "train.py: " in last and "No space left" in last and str(out) in last, "it says what could not be written"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to a whole console")
@@ -171,17 +175,19 @@ def test_ctrl_c_in_a_process_of_its_own(text, tmp_path):
     while run.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= 3):
         time.sleep(0.02)
     run.send_signal(signal.SIGINT)
-    out, err = run.communicate()
-    assert run.returncode == 130 and b"Traceback" not in err, err.decode()
+    out, err = (stream.decode() for stream in run.communicate())
+    assert run.returncode == 130 and "Traceback" not in err, err
     step = load(tmp_path / "run")[0].step
-    assert f"stopped and saved at step {step}; go on with: python train.py --resume --out {tmp_path / 'run'}" in out.decode()
+    assert f"stopped and saved at step {step}; go on with: python train.py --resume --out {tmp_path / 'run'}" in out
     assert metrics(tmp_path / "run")[-1]["step"] == step
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "gbk"])
 def test_a_console_that_cannot_show_a_character(encoding, text, tmp_path):
     """An untrained model writes broken bytes, which become U+FFFD: neither ASCII nor GBK has it."""
-    run = in_a_process("train.py", *TINY, "--data", text, "--steps", 1, "--out", tmp_path / "run", PYTHONIOENCODING=encoding)
-    assert "train.py: " not in run.communicate()[1].decode(encoding, "replace") and run.returncode == 0
-    run = in_a_process("sample.py", "--checkpoint", tmp_path / "run", "--prompt", "ñ你", PYTHONIOENCODING=encoding)
-    assert run.communicate()[1] == b"" and run.returncode == 0
+    argv, out = [*TINY, "--data", text, "--steps", 1], tmp_path / "run"
+    writes = in_a_process("train.py", *argv, "--out", out, PYTHONIOENCODING=encoding)
+    said = writes.communicate()[1].decode(encoding, "replace")
+    again = in_a_process("sample.py", "--checkpoint", out, "--prompt", "ñ你", PYTHONIOENCODING=encoding)
+    assert (again.communicate()[1], again.returncode) == (b"", 0)
+    assert writes.returncode == 0 and "train.py: " not in said

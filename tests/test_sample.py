@@ -46,7 +46,12 @@ def test_temperature_0_is_greedy(write):
 
 def test_an_empty_prompt_starts_from_a_newline(write, monkeypatch):
     prompts, generate = [], sample.generate
-    monkeypatch.setattr(sample, "generate", lambda p, cfg, prompt, *a, **k: prompts.append(bytes(prompt)) or generate(p, cfg, prompt, *a, **k))
+
+    def spy(p, cfg, prompt, *rest, **named):
+        prompts.append(bytes(prompt))
+        return generate(p, cfg, prompt, *rest, **named)
+
+    monkeypatch.setattr(sample, "generate", spy)
     assert write() == write("--prompt", "")
     write("--prompt", "猫 cat")
     assert prompts == [b"\n", b"\n", "\n猫 cat".encode()]
@@ -123,9 +128,17 @@ def test_bad_input_gets_one_sentence(argv, said, runs, capsys):
     assert_refused(capsys, call(sample, "--checkpoint", runs["switch"], *argv), *said, program="sample.py")
 
 
-@pytest.mark.parametrize("argv", [["--temperature", "1e-40"], ["--top-p", "1e-300"], ["--top-k", "1000"], ["--temperature", "1e30"]])
+@pytest.mark.parametrize("argv", [
+    ["--temperature", "1e-40"], ["--temperature", "1e30"], ["--top-p", "1e-300"], ["--top-k", "1000"]])
 def test_extreme_settings_still_write(argv, write):
     assert len(write(*argv)) > 1
+
+
+def test_a_model_that_is_not_finite_is_refused(runs, tmp_path, capsys):
+    """A diverged run: its logits are nan, and no id can be drawn."""
+    with np.load(f"{runs['switch']}/checkpoint.npz") as file:
+        np.savez(tmp_path / "checkpoint.npz", **dict(file) | dict(theta=np.nan * file["theta"]))
+    assert_refused(capsys, call(sample, "--checkpoint", tmp_path), str(tmp_path), "finite", program="sample.py")
 
 
 def test_a_missing_or_damaged_checkpoint(tmp_path, capsys):
@@ -135,6 +148,7 @@ def test_a_missing_or_damaged_checkpoint(tmp_path, capsys):
 
 
 def test_in_a_process_of_its_own(runs):
-    run = in_a_process("sample.py", "--checkpoint", runs["switch"], "--prompt", "猫", "--tokens", 10, PYTHONIOENCODING="utf-8")
+    argv = ["--checkpoint", runs["switch"], "--prompt", "猫", "--tokens", 10]
+    run = in_a_process("sample.py", *argv, PYTHONIOENCODING="utf-8")
     out, err = run.communicate()
     assert run.returncode == 0 and err == b"" and out.decode().startswith("猫")
