@@ -36,12 +36,18 @@ def _blas():
 
 @functools.cache
 def _pool():
-    """The helper threads. glibc is told to keep freed memory: a new page costs more than the sum written into it."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        for option, value in ((-8, 1), (-3, 1 << 25), (-1, 1 << 30)):   # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-            getattr(libc, "mallopt", int)(option, value) if hasattr(libc, "mallopt") else None
+    """The helper threads."""
+    _keep_memory()
     return ThreadPoolExecutor(max(1, _blas()[1] - 1), thread_name_prefix="minimoe")
+
+
+def _keep_memory():
+    """Tell glibc to keep what is freed for the next step: new pages from the kernel cost more than the sums in them."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(-8, 1)                  # M_ARENA_MAX: one heap for all threads
+        mallopt(-3, 1 << 25)            # M_MMAP_THRESHOLD: from the heap up to 32 MiB, its largest value
+        mallopt(-1, 1 << 30)            # M_TRIM_THRESHOLD: up to 1 GiB stays
 
 
 _worker = threading.local()
@@ -106,7 +112,7 @@ def split(*names, piece=PIECE):
             spans = _spans(len(rows), piece * len(rows) // max(rows.nbytes, 1))
             results = run([functools.partial(op, *(a[s] if i in cut and a is not None else a for i, a in enumerate(args)))
                            for s in spans])
-            floats = [i for i, a in enumerate(args) if isinstance(a, dict) or getattr(a, "dtype", xp.dtype(bool)).kind == "f"]
+            floats = [i for i, a in enumerate(args) if isinstance(a, dict) or hasattr(a, "dtype") and a.dtype.kind == "f"]
 
             def backward(dy):
                 out = {i: xp.empty_like(args[i]) for i in floats if i in cut}

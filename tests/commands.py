@@ -14,11 +14,10 @@ from minimoe import backend, checkpoint, model
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKEND = "cupy" if backend.xp.module.__name__ == "cupy" else "numpy"
-TINY = ["--d-model", "16", "--n-layers", "2", "--n-heads", "2", "--n-experts", "2", "--batch-size", "4", "--log-every", "1",
-        "--backend", BACKEND]
+TINY = [*"--d-model 16 --n-layers 2 --n-heads 2 --n-experts 2 --batch-size 4 --log-every 1".split(), "--backend", BACKEND]
 TEXT = "".join(f"{i} cats sat on mat {i * i}.\n" for i in range(200))
 
-not_strict = pytest.mark.skipif(backend.xp.module.__name__ not in ("numpy", "cupy"), reason="commands choose their backend")
+not_strict = pytest.mark.skipif(backend.xp.module.__name__ not in ("numpy", "cupy"), reason="a command has its own backend")
 
 
 @pytest.fixture(autouse=True)

@@ -111,8 +111,8 @@ def test_a_finished_run_that_is_resumed_says_its_loss_again(text, tmp_path, caps
 
 
 @pytest.mark.parametrize("argv", [
-    ["--steps", "9"], ["--seed", "1"], ["--preset", "switch"], ["--data", "x.txt"], ["--lr", "0.1"], ["--n-experts", "2"],
-    ["--seq-len", "64"], ["--minutes", "0"], ["--batch-size", "4"], ["--capacity-factor", "2"]])
+    ["--steps", "9"], ["--seed", "1"], ["--preset", "switch"], ["--data", "x.txt"], ["--lr", "0.1"],
+    ["--n-experts", "2"], ["--seq-len", "64"], ["--minutes", "0"], ["--batch-size", "4"], ["--capacity-factor", "2"]])
 def test_resume_takes_everything_from_the_checkpoint(argv, text, tmp_path, capsys):
     new_run(text, tmp_path / "run", steps=1)
     before = arrays(tmp_path / "run"), metrics(tmp_path / "run")

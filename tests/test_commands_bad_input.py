@@ -61,7 +61,8 @@ def test_cupy_where_there_is_none(text, tmp_path, capsys, monkeypatch):
 
 
 def test_the_embedded_corpus_needs_room_for_a_document(tmp_path, capsys):
-    assert_refused(capsys, call(train, *TINY, "--steps", 1, "--seq-len", 8, "--out", tmp_path / "run"), "seq", "is 8", "expected")
+    code = call(train, *TINY, "--steps", 1, "--seq-len", 8, "--out", tmp_path / "run")
+    assert_refused(capsys, code, "seq", "is 8", "expected")
     assert not (tmp_path / "run").exists()
 
 

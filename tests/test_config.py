@@ -88,7 +88,7 @@ def test_a_whole_number_is_expected_where_a_size_is_meant(group, name):
 
 
 def test_presets_are_as_pinned():
-    """routing.md's table: Switch has k = 1, factor 1.25, jitter, ReLU, the second of each pair; GLaM k = 2, 2.0, GEGLU."""
+    """Switch: top-1, factor 1.25, jitter, ReLU, the second block of each pair. GLaM: top-2, 2.0, none, GEGLU, the first."""
     models = {name: Model(**preset) for name, preset in config.PRESETS.items()}
     rows = {name: (m.router, m.capacity_factor, m.jitter, m.ffn, m.sparse, m.position) for name, m in models.items()}
     assert rows == {
@@ -137,7 +137,7 @@ def test_options_that_are_not_given_do_not_appear():
 
 @pytest.mark.parametrize("name, group, f", [pytest.param(*row, id=row[2].name) for row in fields()])
 def test_an_option_arrives_in_its_field(name, group, f):
-    value = {int: 258 + 126, float: 0.5, str: (f.metadata["choices"] or ["x"])[0], tuple: ("a.txt:0.6", "b.txt")}[f.type]
+    value = {int: 384, float: 0.5, str: (f.metadata["choices"] or ["x"])[0], tuple: ("a.txt:0.6", "b.txt")}[f.type]
     value = {"batch_size": 24, "accumulate": 6, "n_heads": 2, "n_buckets": 16}.get(f.name, value)
     argv = ["--" + f.name.replace("_", "-"), *(value if f.type is tuple else [str(value)])]
     made = config.from_options(vars(parser().parse_args(argv)))

@@ -9,7 +9,7 @@ from minimoe.count import count_params_flops
 
 from .helpers import MODELS, SPARSE, config
 
-V, D, F, E, L, T = 13, 8, 32, 4, 4, 7                                   # of the tiny models; 6 position buckets, 2 heads
+V, D, F, E, L, T = 13, 8, 32, 4, 4, 7           # of the tiny models, which have 6 position buckets and 2 heads
 
 
 def test_the_tiny_switch_by_hand():
@@ -35,7 +35,8 @@ def test_the_tiny_glam_by_hand():
 def test_the_total_is_the_length_of_the_vector(name):
     cfg = config(name)
     total, active, _ = count_params_flops(cfg, T)
-    assert total == params.size(model.shapes(cfg)) == sum(math.prod(w.shape) for _, w in params.leaves(model.shapes(cfg)))
+    sizes = [math.prod(w.shape) for _, w in params.leaves(model.shapes(cfg))]
+    assert total == sum(sizes) == params.size(model.shapes(cfg))
     assert (active == total) == (name not in SPARSE), "of a dense model everything is active"
 
 

@@ -44,7 +44,7 @@ def test_records_hold_what_metrics_jsonl_promises():
     cfg, train = config("switch"), train_config(steps=11, log_every=4, eval_every=5)
     task, state = start(cfg, "float32")
     found = [record for _, record in step.fit(task, state, Corpus(cfg), train)]
-    assert [t for t, record in enumerate(found, 1) if record] == [4, 5, 8, 10, 11], "logs, evaluations and the last step"
+    assert [t for t, record in enumerate(found, 1) if record] == [4, 5, 8, 10, 11], "logs, evaluations, the last"
     records = [record for record in found if record]
     assert all(set(r) == RECORD for r in records)
     assert [r["step"] for r in records] == [4, 5, 8, 10, 11]

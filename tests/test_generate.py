@@ -38,11 +38,12 @@ def windowed(p, cfg, ids, context):
     sees = np.array([[0 <= i - j < context for j in range(T)] for i in range(T)])
     for i, block in p["blocks"].items():
         a, f = block["attention"], block["ffn"]
-        table, n = p["position"][i if cfg.position == "layer" else 0], [reference.rms_norm(t, a["norm"], 1e-6) for t in x]
+        table = p["position"][i if cfg.position == "layer" else 0]
+        n = np.array([reference.rms_norm(t, a["norm"], 1e-6) for t in x])
         bias = np.array([[cfg.bias_scale * table[reference.bucket(t - s, cfg.n_buckets, cfg.max_distance)]
                           for s in range(T)] for t in range(T)])            # (T, T, H)
         heads = [slice(h * K, (h + 1) * K) for h in range(cfg.n_heads)]
-        mixed = [reference.attention(*(np.array(n) @ a[W][:, cut] for W in ("Wq", "Wk", "Wv")), bias[:, :, h], sees, 1.0)
+        mixed = [reference.attention(*(n @ a[W][:, cut] for W in ("Wq", "Wk", "Wv")), bias[:, :, h], sees, 1.0)
                  for h, cut in enumerate(heads)]
         x = x + np.concatenate(mixed, 1) @ a["Wo"]
         n = np.array([reference.rms_norm(t, f["norm"], 1e-6) for t in x])
@@ -123,7 +124,7 @@ def test_the_token_that_crosses_top_p_stays():
 
 
 def test_temperature_comes_first_then_top_k_then_top_p():
-    """At temperature 1/2 squares count; of the two that top-k keeps the first has 25/34 > 0.7, before top-k 50/73 < 0.7."""
+    """At temperature 1/2 squares count; of top-k's two the first has 25/34 > 0.7, of all tokens 50/73 < 0.7."""
     logits = np.log([0.5, 0.3, 0.15, 0.05])
     assert_close(filtered(logits, 0.5, 2, 0.7), [1, 0, 0, 0])
     assert_close(filtered(logits, 0.5, 2, 0.74), [25 / 34, 9 / 34, 0, 0])
@@ -131,7 +132,8 @@ def test_temperature_comes_first_then_top_k_then_top_p():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("how", [(1e-40, 0, 1.0), (1.0, 0, 1e-300), (1e-3, 3, 1e-9), (1e30, 0, 0.95)], ids=str)
+@pytest.mark.parametrize("how", [
+    (1e-40, 0, 1.0), (1e-310, 0, 1.0), (1.0, 0, 1e-300), (1e-3, 3, 1e-9), (1e30, 0, 0.95)], ids=str)
 def test_extreme_settings_still_give_a_distribution(dtype, how):
     found = filtered(normal(13).astype(dtype), *how)
     assert np.isfinite(found).all() and found.dtype == dtype

@@ -58,7 +58,7 @@ def test_the_first_step_is_the_learning_rate_against_the_sign():
 
 
 def test_decay_shrinks_matrices_only():
-    """With no gradient at all, theta is multiplied by 1 - lr * decay where `matrices` says so, and is kept elsewhere."""
+    """With no gradient, theta is multiplied by 1 - lr * decay where `matrices` says so, and is kept elsewhere."""
     shapes = model.shapes(config("glam"))
     chosen = host(params.matrices(shapes, "float64"))
     theta = normal(params.size(shapes))

@@ -148,7 +148,7 @@ def test_a_group_in_which_nothing_counts_adds_nothing(name):
     half = {key: a[:2] for key, a in batch.items()}
     _, both, seen = one_step(cfg, train_config(accumulate=2, alpha=0.02, clip=1e9), batch)
     _, alone, seen_alone = one_step(cfg, train_config(alpha=0.01, clip=1e9), half)
-    assert_close(both, alone)                                               # alpha is halved: the mean is over two groups
+    assert_close(both, alone)                                               # alpha / 2: the mean is over two groups
     assert_close(seen.ce, float(host(seen_alone.ce)))
 
 
