@@ -8,6 +8,7 @@ from .ops import embedding, linear, rms_norm, softmax
 from .params import Weight
 
 EPS = 1e-6                                                                    # of every RMSNorm
+BLOCK = 64                                                                    # queries of causal_attention at a time
 
 
 def relative_position_bucket(relative, bidirectional, n_buckets, max_distance):
@@ -69,6 +70,15 @@ def causal_mask(Tq, Tk, context):
     return (past >= 0) & (past < context)
 
 
+def causal_bias(bias):
+    """bias where a query may look, -inf where it may not: at keys after it.   (H, T, T) -> (H, T, T)
+
+    Its gradient is bias's as it is: where a query does not look, attention's is 0.
+    """
+    T = bias.shape[-1]
+    return xp.where(causal_mask(T, T, T), bias, -xp.inf).mT.copy().mT         # in memory in the order of attention's scores
+
+
 def attention(q, k, v, bias, mask, scale):
     """y = softmax(scale * q k' + bias, over the keys that mask allows) v
 
@@ -83,15 +93,44 @@ def attention(q, k, v, bias, mask, scale):
 
     Departs: GLaM's released code adds a logit of 0 to each softmax; the paper has the plain one, and so have we.
     """
-    scores = (scale * q) @ k.mT                                               # (B, H, Tq, Tk)
+    q = scale * q
+    scores = (k @ q.mT).mT                                                    # (B, H, Tq, Tk); in this order sums over Tk are fast
     scores += bias if mask is None else xp.where(mask, bias, -xp.inf)
     a, back_softmax = softmax(scores)
 
     def backward(dy):
-        ds = back_softmax(dy @ v.mT)                                          # 0 where masked, since a is 0 there
-        return scale * (ds @ k), ds.mT @ (scale * q), a.mT @ dy, ds.sum(0)
+        ds = back_softmax((v @ dy.mT).mT)                                     # 0 where masked, since a is 0 there
+        return scale * (ds @ k), ds.mT @ q, a.mT @ dy, ds.sum(0)
 
     return a @ v, backward
+
+
+def causal_attention(q, k, v, bias):
+    """attention among the tokens of a sequence, with bias from causal_bias.
+
+    Block after block of queries, each with the keys up to its end: what no query of a block may see is not multiplied.
+
+    q, k, v, y  (B, H, T, K) float    bias  (H, T, T) float    backward(dy) -> dq, dk, dv, dbias
+    """
+    T = q.shape[2]
+    y, blocks = xp.empty_like(q), []
+    for start in range(0, T, BLOCK):
+        now, past = slice(start, start + BLOCK), slice(start + BLOCK)
+        y[:, :, now], back = attention(q[:, :, now], k[:, :, past], v[:, :, past], bias[:, now, past], None, 1.0)
+        blocks.append((now, past, back))
+
+    def backward(dy):
+        dq, dbias, dk, dv = xp.empty_like(q), xp.zeros_like(bias), None, None
+        for now, past, back in reversed(blocks):                              # the last one has seen all keys
+            dq[:, :, now], dk_past, dv_past, dbias[:, now, past] = back(dy[:, :, now])
+            if dk is None:
+                dk, dv = dk_past, dv_past
+            else:
+                dk[:, :, past] += dk_past
+                dv[:, :, past] += dv_past
+        return dq, dk, dv, dbias
+
+    return y, backward
 
 
 def heads(x, H):
@@ -124,7 +163,7 @@ def self_attention(x, p, bias, H):
     n, back_norm = rms_norm(x, p["norm"], EPS)
     (q, back_q), (k, back_k), (v, back_v) = (linear(n, p[W]) for W in ("Wq", "Wk", "Wv"))
     (q, back_heads), (k, _), (v, _) = (heads(t, H) for t in (q, k, v))        # (B, H, T, K)
-    mixed, back_attention = attention(q, k, v, bias, None, 1.0)
+    mixed, back_attention = causal_attention(q, k, v, bias)
     out, back_o = linear(back_heads(mixed), p["Wo"])                          # heads joined again: (B, T, D)
 
     def backward(dy):

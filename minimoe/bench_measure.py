@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -25,11 +26,11 @@ AGREE = 1e-9                    # largest relative difference from PyTorch, in f
 CHECKED = 1024                  # tokens of the batch on which that is found
 # (M, K, N) of the products that "best matmul" is the best of: squares, and feed-forwards of bench.SIZES
 MATMULS = [(1024, 1024, 1024), (2048, 2048, 2048), (8192, 256, 1024), (2048, 256, 1024), (768, 128, 512)]
-# where the time of a step goes; a part inside another one (experts inside routing) counts for itself alone
+# where the time of a step goes; experts, which stand inside routing, count for themselves alone
 PARTS = {
-    "attention": [(model, "self_attention"), (model, "position_bias")],
-    "feed-forward": [(model, "dense_ffn")],
-    "experts": [(moe, "expert_ffn")],
+    "dense blocks": [(model, "dense_block")],
+    "attention": [(model, "self_attention"), (model, "position_bias")],       # of sparse blocks
+    "experts": [(moe, "expert_ffn"), (moe, "queue_ffn")],
     "routing": [(model, "sparse_ffn")],
     "head, loss": [(model, "tied_head"), (model, "cross_entropy")],
     "embedding, noise": [(model, "embedding"), (model, "draw_noise")],
@@ -120,6 +121,8 @@ def timers():
 
     def timed(part, f):
         def call(*args, **options):
+            if inner and part != "experts" or threading.current_thread() is not threading.main_thread():
+                return f(*args, **options)                                    # a part of a part, or a piece of it
             inner.append(0.0)
             start = time.perf_counter()
             result = f(*args, **options)
@@ -156,7 +159,7 @@ def parts(seconds):
 
 
 def best_matmul(seconds):
-    """GFLOP/s of the best float32 product: BLAS on all cores, or one-threaded BLAS on all cores at once (cores.bmm)."""
+    """GFLOP/s of the best float32 product: BLAS on all cores, or one-threaded BLAS on all cores at once."""
     rng, best = np.random.default_rng(1), 0.0
     threads = max([lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"], default=1)
     for M, K, N in MATMULS:
@@ -167,9 +170,9 @@ def best_matmul(seconds):
             np.matmul(a[0], b[0], out=y)
 
         def at_once():
-            cores.bmm(a, b)
+            cores.run([functools.partial(np.matmul, *pair) for pair in zip(a, b)])
 
-        cores.bmm(a, b)                             # from here on BLAS has one thread, but where it is told otherwise
+        at_once()                                   # from here on BLAS has one thread, but where it is told otherwise
         for product, n, n_threads in ((all_threads, 1, threads), (at_once, threads, 1)):
             with threadpoolctl.threadpool_limits(n_threads, "blas"):
                 marks = [time.perf_counter()]

@@ -19,7 +19,9 @@ try:
 except ImportError:             # the grader runs on NumPy alone: then everything runs on the calling thread
     threadpoolctl = None
 
-PIECE = 1 << 18                 # bytes of the first cut argument in one piece of `split`: a few sequences
+PIECE = 1 << 20                 # bytes of the first cut argument in one piece of `split`: what it makes fits the cache
+LEAST = 1 << 16                 # bytes that are worth a second thread
+GROUPS = 2                      # of pieces, for each thread: the gradients of a group are added up as they come
 LINE = 1 << 17                  # numbers of each vector in one piece of `fuse`
 
 
@@ -53,9 +55,14 @@ def _keep_memory():
 _worker = threading.local()
 
 
+def _busy():
+    """Whether this thread works on a piece already: nothing is cut twice."""
+    return getattr(_worker, "busy", False)
+
+
 def run(calls):
     """The results of the calls, in their order: on as many threads as BLAS would use, each with a one-thread BLAS."""
-    if not xp.on_cpu or len(calls) == 1 or _blas()[1] == 1 or getattr(_worker, "busy", False):
+    if not xp.on_cpu or len(calls) == 1 or _blas()[1] == 1 or _busy():
         return [call() for call in calls]
     results, left = [None] * len(calls), iter(range(len(calls)))
 
@@ -67,7 +74,7 @@ def run(calls):
         finally:
             _worker.busy = False
 
-    helpers = [_pool().submit(work) for _ in range(_blas()[1] - 1)]
+    helpers = [_pool().submit(work) for _ in range(min(len(calls), _blas()[1]) - 1)]
     try:
         work()
     finally:                                          # also where a piece fails: none may be at work after this
@@ -83,21 +90,32 @@ def _spans(length, size):
     return [slice(a, b) for a, b in zip(edges, edges[1:])]
 
 
-def _total(trees):
-    """The sum of equal trees, added in their order: the same bits on every run."""
-    if isinstance(trees[0], dict):
-        return {name: _total([t[name] for t in trees]) for name in trees[0]}
-    total = trees[0]
-    for tree in trees[1:]:
-        total = total + tree
+class _Rows:
+    """An array whose rows arrive in pieces, from any thread; the first piece says how wide it is."""
+
+    def __init__(self, n):
+        self.n, self.whole, self.lock = n, None, threading.Lock()
+
+    def put(self, rows, piece):
+        with self.lock:
+            if self.whole is None:
+                self.whole = xp.empty((self.n, *piece.shape[1:]), piece.dtype)
+        self.whole[rows] = piece
+
+
+def _add_up(total, more):
+    """total + more, for equal trees of arrays that are nobody else's: overwrites total."""
+    if isinstance(total, dict):
+        return {name: _add_up(a, more[name]) for name, a in total.items()}
+    total += more
     return total
 
 
 def split(*names, piece=PIECE):
     """Decorate a pure op with one array result: cut the named arguments along axis 0, run the pieces on all cores.
 
-    The op must treat the rows of the named arguments independently. Their gradients are laid end to end as the result
-    is; those of all other arguments are added over the pieces.
+    The op must treat the rows of the named arguments independently, and its gradients of all other arguments must be
+    fresh arrays: they are added over the pieces, always in the same order, so every run gives the same bits.
     """
     def decorate(op):
         order = list(inspect.signature(op).parameters)
@@ -107,45 +125,46 @@ def split(*names, piece=PIECE):
         @functools.wraps(op)
         def whole(*args):
             rows = args[first]
-            if not xp.on_cpu or _blas()[1] == 1 and rows.nbytes <= piece:
+            if not xp.on_cpu or _busy() or rows.nbytes < min(piece, LEAST) or _blas()[1] == 1 and rows.nbytes <= piece:
                 return op(*args)
-            spans = _spans(len(rows), piece * len(rows) // max(rows.nbytes, 1))
-            results = run([functools.partial(op, *(a[s] if i in cut and a is not None else a for i, a in enumerate(args)))
-                           for s in spans])
             floats = [i for i, a in enumerate(args) if isinstance(a, dict) or hasattr(a, "dtype") and a.dtype.kind == "f"]
+            y = _Rows(len(rows))
+
+            def forward(s):
+                part, back = op(*(a[s] if i in cut and a is not None else a for i, a in enumerate(args)))
+                y.put(s, part)
+                return s, back
+
+            pieces = run([functools.partial(forward, s) for s in _spans(len(rows), piece * len(rows) // rows.nbytes)])
 
             def backward(dy):
-                out = {i: xp.empty_like(args[i]) for i in floats if i in cut}
+                out = {i: _Rows(len(rows)) for i in floats if i in cut}
 
-                def piece_of(back, s):
-                    grads = back(dy[s])
-                    shared = []
-                    for i, g in zip(floats, grads if len(floats) > 1 else (grads,)):
-                        if i in cut:
-                            out[i][s] = g
-                        else:
-                            shared.append(g)
-                    return shared
+                def of_group(pieces):
+                    total = {}
+                    for s, back in pieces:
+                        grads = back(dy[s])
+                        grads = dict(zip(floats, grads if len(floats) > 1 else (grads,)))
+                        for i in out:
+                            out[i].put(s, grads.pop(i))
+                        total = _add_up(total, grads) if total else grads
+                    return total
 
-                shared = run([functools.partial(piece_of, back, s) for (_, back), s in zip(results, spans)])
-                shared = iter([_total(g) for g in zip(*shared)])
-                all_ = tuple(out[i] if i in cut else next(shared) for i in floats)
-                return all_ if len(floats) > 1 else all_[0]
+                groups = _spans(len(pieces), len(pieces) / GROUPS / _blas()[1])
+                totals = run([functools.partial(of_group, pieces[s]) for s in groups])
+                shared = functools.reduce(_add_up, totals)
+                grads = tuple(out[i].whole if i in out else shared[i] for i in floats)
+                return grads if len(floats) > 1 else grads[0]
 
-            return xp.concatenate([y for y, _ in results]), backward
+            return y.whole, backward
 
         return whole
     return decorate
 
 
-def bmm(a, b):
-    """a @ b, matrix by matrix: (E, M, K) @ (E, K, N) -> (E, M, N), the matrices spread over the cores."""
-    if not xp.on_cpu or _blas()[1] == 1:
-        return a @ b
-    y = xp.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
-    n = 2 * _blas()[1]
-    run([functools.partial(xp.matmul, a[s], b[s], out=y[s]) for s in _spans(len(a), len(a) / n)])
-    return y
+def reads_are_free():
+    """Whether a number can be read from an array without waiting for a device."""
+    return xp.on_cpu
 
 
 def dot(a, b):
@@ -168,19 +187,14 @@ def fuse(op):
         if not xp.on_cpu or n <= LINE:
             return op(*args)
 
-        def pieces(span):
-            for start in range(span.start, span.stop, LINE):
-                s = slice(start, min(start + LINE, span.stop))
-                op(*(a[s] if getattr(a, "ndim", 0) else a for a in args))
-
-        run([functools.partial(pieces, span) for span in _spans(n, 32 * LINE)])
+        run([functools.partial(op, *(a[s] if getattr(a, "ndim", 0) else a for a in args)) for s in _spans(n, LINE)])
 
     return whole
 
 
 def scale_(a, by):
-    """a *= by, for one number; on the host nothing is done where it is 1."""
-    if not xp.on_cpu or by != 1:
+    """a *= by, for a number or a vector; on the host nothing is done where it is the number 1."""
+    if not xp.on_cpu or by.ndim or by != 1:
         _scale_(a, by)
 
 

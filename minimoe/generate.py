@@ -64,7 +64,7 @@ def sample_filter(logits, temperature, top_k, top_p):
     rank[order] = xp.arange(V)
     if temperature == 0:
         return (rank == 0).astype(dtype)
-    p, _ = softmax(logits.astype("float64") / temperature)                    # float64: a tiny temperature or top_p is not 0
+    p, _ = softmax(logits.astype("float64") / max(temperature, 1e-200))       # float64: a tiny temperature or top_p is not 0
     p = p * (rank < (top_k or V))
     ranked = p[order] / p.sum()
     before = xp.cumsum(ranked) - ranked                                       # what stands before each, likeliest first

@@ -2,12 +2,13 @@
 
 B batch   T time   N = B*T tokens   D model width   F feed-forward width   H heads   E experts   V vocabulary   L layers
 """
+import functools
 from typing import Callable, NamedTuple
 
 from . import attention
-from .attention import EPS, causal_mask, position_bias, self_attention
+from .attention import EPS, causal_bias, position_bias, self_attention
 from .backend import xp
-from .cores import split
+from .cores import run, split
 from .load import capacity
 from .moe import moe_layer
 from .ops import cross_entropy, embedding, geglu_ffn, linear, relu_ffn, rms_norm
@@ -43,7 +44,6 @@ def shapes(cfg):
                 norm=Weight((D,), "ones"))
 
 
-@split("x")
 def dense_ffn(x, p):
     """x + FFN(RMSNorm(x)), the second sublayer of a dense block.   (..., D) -> (..., D)"""
     n, back_norm = rms_norm(x, p["norm"], EPS)
@@ -72,6 +72,39 @@ def sparse_ffn(x, p, route, C, mask, noise):
         return dx.reshape(x.shape) + dy, dict(norm=dnorm, router=drouter, W1=dW1, W2=dW2)
 
     return (x + y.reshape(x.shape), balance, z, seen), backward
+
+
+@split("x")
+def dense_block(x, p, bias, H):
+    """Attention, then a dense feed-forward.   (B, T, D) -> (B, T, D); bias and H as in self_attention
+
+    backward(dy) -> dx, dp, dbias
+    """
+    x, back_attention = self_attention(x, p["attention"], bias, H)
+    y, back_ffn = dense_ffn(x, p["ffn"])
+
+    def backward(dy):
+        dx, dffn = back_ffn(dy)
+        dx, dattention, dbias = back_attention(dx)
+        return dx, dict(attention=dattention, ffn=dffn), dbias
+
+    return y, backward
+
+
+def sparse_block(x, p, bias, H, route, C, mask, noise):
+    """Attention, then a sparse feed-forward.   (B, T, D) -> (B, T, D); arguments as in self_attention and sparse_ffn
+
+    backward(dy, dbalance, dz) -> dx, dp, dbias
+    """
+    x, back_attention = self_attention(x, p["attention"], bias, H)
+    (y, balance, z, seen), back_ffn = sparse_ffn(x, p["ffn"], route, C, mask, noise)
+
+    def backward(dy, dbalance, dz):
+        dx, dffn = back_ffn(dy, dbalance, dz)
+        dx, dattention, dbias = back_attention(dx)
+        return dx, dict(attention=dattention, ffn=dffn), dbias
+
+    return (y, balance, z, seen), backward
 
 
 @split("x")
@@ -107,25 +140,24 @@ def decoder(p, cfg, ids, mask, C, noise):
     flat_mask = None if mask is None else mask.reshape(-1)
     x, back_embedding = embedding(ids, p["embedding"])                        # (B, T, D)
     biases = {i: position_bias(table, T, T, cfg.max_distance, cfg.bias_scale) for i, table in p["position"].items()}
-    allowed = {i: xp.where(causal_mask(T, T, T), bias, -xp.inf) for i, (bias, _) in biases.items()}
+    allowed = {i: causal_bias(bias) for i, (bias, _) in biases.items()}
     balance, z, seen, backs = xp.zeros((), x.dtype), xp.zeros((), x.dtype), {}, []
     for i, block in p["blocks"].items():
-        x, back_attention = self_attention(x, block["attention"], allowed[i % len(biases)], cfg.n_heads)
+        bias, H = allowed[i % len(biases)], cfg.n_heads
         if is_sparse(cfg, i):
-            (x, b, z_i, seen[i]), back_ffn = sparse_ffn(x, block["ffn"], ROUTERS[cfg.router].route, C, flat_mask, noise.get(i))
+            route = ROUTERS[cfg.router].route
+            (x, b, z_i, seen[i]), back = sparse_block(x, block, bias, H, route, C, flat_mask, noise.get(i))
             balance, z = balance + b, z + z_i
         else:
-            x, back_ffn = dense_ffn(x, block["ffn"])
-        backs.append((i, back_attention, back_ffn))
+            x, back = dense_block(x, block, bias, H)
+        backs.append((i, back))
     logits, back_head = tied_head(x, p["norm"], p["embedding"])               # (B, T, V)
 
     def backward(dlogits, dbalance, dz):
         dx, dnorm, dE = back_head(dlogits)
         dbias, dblocks = {}, {}
-        for i, back_attention, back_ffn in reversed(backs):
-            dx, dffn = back_ffn(dx, dbalance, dz) if is_sparse(cfg, i) else back_ffn(dx)
-            dx, dattention, db = back_attention(dx)
-            dblocks[i] = dict(attention=dattention, ffn=dffn)
+        for i, back in reversed(backs):
+            dx, dblocks[i], db = back(dx, dbalance, dz) if is_sparse(cfg, i) else back(dx)
             dbias[i % len(biases)] = dbias.get(i % len(biases), 0) + db
         dp = dict(embedding=dE + back_embedding(dx), norm=dnorm, blocks=dblocks,
                   position={i: back(dbias[i]) for i, (_, back) in biases.items()})
@@ -156,8 +188,11 @@ def lm_loss(p, cfg, batch, noise):
 
 def draw_noise(cfg, n_tokens, key):
     """The routers' noise for one group, drawn on the device from a generator of its own: key is (seed, step, group)."""
-    return {i: ROUTERS[cfg.router].noise(xp.random.default_rng([*key, i]), n_tokens, cfg.d_model, cfg.jitter)
-            for i in range(cfg.n_layers) if is_sparse(cfg, i)}
+    def of_layer(i):
+        return ROUTERS[cfg.router].noise(xp.random.default_rng([*key, i]), n_tokens, cfg.d_model, cfg.jitter)
+
+    layers = [i for i in range(cfg.n_layers) if is_sparse(cfg, i)]
+    return dict(zip(layers, run([functools.partial(of_layer, i) for i in layers])))
 
 
 class Task(NamedTuple):

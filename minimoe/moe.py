@@ -7,7 +7,7 @@ import itertools
 
 from . import router as routers
 from .backend import host, xp
-from .cores import bmm, run
+from .cores import reads_are_free, run
 from .ops import one_hot, relu, relu_ffn
 
 
@@ -65,35 +65,46 @@ def expert_ffn(h, W1, W2):
 
     GShard, Eq. 2. Rows of 0 stay 0, so empty slots need no mask.
     """
-    r, back_relu = relu(bmm(h, W1))                                              # (E, C, F)
+    r, back_relu = relu(h @ W1)                                               # (E, C, F)
 
     def backward(dy):
-        da = back_relu(bmm(dy, W2.mT))
-        return bmm(da, W1.mT), bmm(h.mT, da), bmm(r.mT, dy)
+        da = back_relu(dy @ W2.mT)
+        return da @ W1.mT, h.mT @ da, r.mT @ dy
 
-    return bmm(r, W2), backward
+    return r @ W2, backward
 
 
-def expert_ffn_unlimited(h, load, W1, W2):
-    """expert_ffn without a capacity: the experts' queues stand end to end in h, so no empty slot is multiplied.
+def queues(index, kept, E, C):
+    """The slots that each expert's tokens fill: E slices, their lengths read on the host.   index, kept  (N, k)"""
+    load = host((one_hot(index, E, bool) & kept[..., None]).sum((0, 1))).tolist()
+    first = itertools.accumulate(load, initial=0) if C is None else range(0, E * C, C)
+    return [slice(start, start + n) for start, n in zip(first, load)]
 
-    h (n_slots, D) float    load  E host integers, the queues' lengths    W1 (E, D, F)    W2 (E, F, D)    y (n_slots, D)
 
-    Experts with an empty queue are not touched: one token costs k experts' matrices.
+def queue_ffn(h, queues, W1, W2):
+    """expert_ffn where the queues' lengths are known: no empty slot is multiplied, nor an expert whose queue is empty.
+
+    h  (n_slots, D) float    queues  E slices of its rows    W1  (E, D, F)    W2  (E, F, D)    y  (n_slots, D)
     """
-    stop = list(itertools.accumulate(load))
-    busy = [e for e, n in enumerate(load) if n]
-    parts = run([functools.partial(relu_ffn, h[stop[e] - load[e]:stop[e]], W1[e], W2[e]) for e in busy])
-    rest = xp.zeros_like(h[sum(load):])                                       # slots of tokens that were not sent
+    busy = [e for e, rows in enumerate(queues) if rows.start < rows.stop]
+    y = xp.zeros_like(h)
+
+    def serve(e):
+        y[queues[e]], back = relu_ffn(h[queues[e]], W1[e], W2[e])
+        return back
+
+    backs = dict(zip(busy, run([functools.partial(serve, e) for e in busy])))
 
     def backward(dy):
-        dW1, dW2, dh = xp.zeros_like(W1), xp.zeros_like(W2), []
-        for e, (_, back) in zip(busy, parts):
-            dh_e, dW1[e], dW2[e] = back(dy[stop[e] - load[e]:stop[e]])
-            dh.append(dh_e)
-        return xp.concatenate([*dh, rest]), dW1, dW2
+        dh, dW1, dW2 = xp.zeros_like(h), xp.empty_like(W1), xp.empty_like(W2)
 
-    return xp.concatenate([*(y for y, _ in parts), rest]), backward
+        def teach(e, rows):
+            dh[rows], dW1[e], dW2[e] = backs[e](dy[rows]) if e in backs else (0, 0, 0)
+
+        run([functools.partial(teach, e, rows) for e, rows in enumerate(queues)])
+        return dh, dW1, dW2
+
+    return y, backward
 
 
 def moe_layer(x, W, W1, W2, route, C, mask, noise):
@@ -103,7 +114,7 @@ def moe_layer(x, W, W1, W2, route, C, mask, noise):
     W         (D, E)     float  router weights
     W1, W2    (E, D, F), (E, F, D)  float  experts
     route     function          how tokens are sent: router.ROUTERS
-    C         int               slots per expert, or None for no limit (evaluation): then the loads are read on the host
+    C         int               slots per expert, or None for no limit (evaluation): then the queues are read on the host
     mask      (N,)       bool   False for padding, or None
     noise     array             what route takes, or None
     y         (N, D)     float  without the residual, which carries the dropped tokens
@@ -117,9 +128,8 @@ def moe_layer(x, W, W1, W2, route, C, mask, noise):
     n_slots = slots.size if C is None else E * C
     seen = dict(seen, kept=slots < n_slots)                                   # (N, k) bool
     h, back_dispatch = dispatch(x, slots, n_slots)
-    if C is None:
-        load = host((one_hot(seen["index"], E, bool) & seen["kept"][..., None]).sum((0, 1))).tolist()
-        o, back_experts = expert_ffn_unlimited(h, load, W1, W2)
+    if C is None or reads_are_free():
+        o, back_experts = queue_ffn(h, queues(seen["index"], seen["kept"], E, C), W1, W2)
     else:
         o, back_experts = expert_ffn(h.reshape(E, C, D), W1, W2)              # (E, C, D)
     y, back_combine = combine(o, slots, gates)

@@ -18,14 +18,20 @@ def one_hot(index, n, dtype):
     return (index[..., None] == xp.arange(n)).astype(dtype)
 
 
+def row_dot(a, b):
+    """sum_d a_d b_d over the last axis, which stays with length 1.   (..., D), (..., D) -> (..., 1)"""
+    return xp.einsum("...d,...d->...", a, b)[..., None]
+
+
 def softmax(x):
     """p_i = exp(x_i) / sum_j exp(x_j) over the last axis.   (..., V) -> (..., V)"""
-    p = xp.exp(x - x.max(-1, keepdims=True))        # the largest exponent is 0: no overflow
+    p = x - x.max(-1, keepdims=True)                # the largest exponent is 0: no overflow
+    p = xp.exp(p, out=p)
     p /= p.sum(-1, keepdims=True)
 
     def backward(dp):
-        dx = p * dp
-        dx -= p * dx.sum(-1, keepdims=True)
+        dx = dp - row_dot(p, dp)
+        dx *= p
         return dx
 
     return p, backward
@@ -34,11 +40,13 @@ def softmax(x):
 def linear(x, W):
     """y = x W, no bias.   (..., D), (D, F) -> (..., F)"""
     D, F = W.shape
+    rows = x.reshape(-1, D)                         # one product of all rows: a stack of small ones is slower
 
     def backward(dy):
-        return dy @ W.T, x.reshape(-1, D).T @ dy.reshape(-1, F)
+        dy = dy.reshape(-1, F)
+        return (dy @ W.T).reshape(x.shape), rows.T @ dy
 
-    return x @ W, backward
+    return (rows @ W).reshape(*x.shape[:-1], F), backward
 
 
 @split("ids")
@@ -73,15 +81,17 @@ def gelu(x):
     return 0.5 * x * (1 + t), backward
 
 
+@split("x")
 def rms_norm(x, scale, eps):
     """y = x / sqrt(mean(x^2) + eps) * scale over the last axis; no mean is subtracted.   (..., D), (D,) -> (..., D)"""
-    r = 1 / xp.sqrt((x * x).mean(-1, keepdims=True) + eps)                    # (..., 1)
+    D = len(scale)
+    r = 1 / xp.sqrt(row_dot(x, x) / D + eps)                                  # (..., 1)
     n = x * r
 
     def backward(dy):
         dn = dy * scale
-        dx = r * (dn - n * (dn * n).mean(-1, keepdims=True))
-        return dx, (dy * n).reshape(-1, len(scale)).sum(0)
+        dx = r * (dn - n * (row_dot(dn, n) / D))
+        return dx, (dy * n).reshape(-1, D).sum(0)
 
     return n * scale, backward
 

@@ -24,20 +24,21 @@ def adam_step_(theta, grad, m, v, t, lr, beta1, beta2, eps, weight_decay, ok=Tru
     """
     dtype = theta.dtype
     on = xp.asarray(ok, dtype)                                                # 1 or 0, without asking the device
-    mean_share, square_share = (xp.asarray(1 - beta ** xp.maximum(t, 1), dtype) for beta in (beta1, beta2))
-    grad = select(ok, grad, m)                                                # 0 times what is not finite is not 0
-    part = on * (1 - beta1) * grad                                            # one scratch vector: memory is what Adam costs
-    m *= 1 - on * (1 - beta1)
+    grad = select(ok, grad, 0)                                                # 0 times what is not finite is not 0
+    left1, left2 = (xp.asarray(1 - beta ** xp.maximum(t, 1), dtype) for beta in (beta1, beta2))    # bias corrections
+    root = xp.sqrt(left2)
+    part = grad - m                                                           # one scratch vector: memory is what Adam costs
+    part *= on * (1 - beta1)
     m += part
-    part = on * (1 - beta2) * xp.multiply(grad, grad, out=part)
-    v *= 1 - on * (1 - beta2)
+    part = xp.multiply(grad, grad, out=part)
+    part -= v
+    part *= on * (1 - beta2)
     v += part
-    part = xp.sqrt(v, out=part)
-    part *= square_share ** -0.5
-    part += eps
+    part = xp.sqrt(v, out=part)                                               # sqrt(v / left2) + eps, times root
+    part += eps * root
     part = xp.divide(m, part, out=part)
-    part *= on * lr / mean_share
-    theta *= 1 - on * lr * weight_decay
+    part *= on * lr * root / left1
+    scale_(theta, 1 - on * lr * weight_decay)
     theta -= part
 
 

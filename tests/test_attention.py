@@ -159,6 +159,23 @@ def test_self_attention_is_causal_and_keeps_its_input():
     assert_equal(value(attention.self_attention, x, dict(p, Wo=np.zeros((D, D))), bias, H), x)
 
 
+@pytest.mark.parametrize("block", [1, 2, 4, 6, 7])
+def test_attention_in_blocks_is_causal_attention(block, monkeypatch):
+    """Blocks that divide T, that do not, and one that holds all."""
+    monkeypatch.setattr(attention, "BLOCK", block)
+    q, k, v = (normal(B, H, 6, K, seed=i) for i in range(3))
+    bias = normal(H, 6, 6)
+    dy, hidden = normal(B, H, 6, K, seed=3), value(lambda b: (attention.causal_bias(b), None), bias)
+    assert_equal(hidden, np.where(causal(6, 6), bias, -math.inf))
+    whole = value_and_gradients(attention.attention, (q, k, v, bias, causal(6, 6), 1.0), (dy,))
+    y, gradients = value_and_gradients(attention.causal_attention, (q, k, v, hidden), (dy,))
+    assert_close(y, whole[0])
+    for ours, other in zip(gradients, whole[1]):
+        assert_close(ours, other)
+    check(lambda q, k, v, bias: attention.causal_attention(q, k, v, attention.causal_bias(bias)), q, k, v, bias)
+    check_dtype(attention.causal_attention, q, k, v, hidden)
+
+
 def test_minus_infinity_in_the_bias_is_a_mask():
     """The decoder adds its causal mask to the bias once for all blocks."""
     q, k, v = (normal(B, H, 6, D // H, seed=i) for i in range(3))

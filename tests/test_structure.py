@@ -11,14 +11,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "minimoe"
 
-# in reading order; around the core, one command each; by subject, never imported by the core
+# in reading order; tools around the core; by subject, never imported by the core
 CORE = "backend cores config params ops attention load router moe model optim step checkpoint generate".split()
-TOOLS = "count bench bench_torch plot view doctor".split()
+TOOLS = "count bench_torch bench_measure bench plot view doctor".split()
 FOLDERS = "data t5 more parallel lessons grade".split()
 TOP = {"minimoe", "tests", "train.py", "sample.py", "README.md", "requirements.txt", "LICENSE", ".gitignore", ".ci"}
 
 NUMPY = {"backend.py", "checkpoint.py", "generate.py"}                        # the core's border works on the host
-OTHERS = {"cores.py": {"threadpoolctl"}, "bench.py": {"torch"}, "bench_torch.py": {"torch"}}   # optional
+OTHERS = {"cores.py": {"threadpoolctl"}, "bench.py": {"threadpoolctl"}, "bench_measure.py": {"threadpoolctl"},
+          "bench_torch.py": {"torch"}}
 
 LINES, CODE = 220, 45                                                         # of a file; of a function's code
 
@@ -51,11 +52,8 @@ def imports(path):
 
 
 def room(name):
-    """Where a module stands: its number in the order of CORE, then tools, then folders."""
-    first = name.split(".")[0]
-    if first in CORE:
-        return CORE.index(first)
-    return len(CORE) if first in TOOLS else len(CORE) + 1 + FOLDERS.index(first)
+    """Where a module stands: its number in the order of CORE, then TOOLS, then FOLDERS."""
+    return [*CORE, *TOOLS, *FOLDERS].index(name.split(".")[0])
 
 
 def module_of(path):
