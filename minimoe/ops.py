@@ -91,7 +91,7 @@ def rms_norm(x, scale, eps):
     def backward(dy):
         dn = dy * scale
         dx = r * (dn - n * (row_dot(dn, n) / D))
-        return dx, (dy * n).reshape(-1, D).sum(0)
+        return dx, xp.einsum("nd,nd->d", dy.reshape(-1, D), n.reshape(-1, D))
 
     return n * scale, backward
 
