@@ -2,6 +2,8 @@
 
 B batch   T time (Tq queries, Tk keys)   D model width   H heads   K head width, H*K = D
 """
+import functools
+
 from .backend import xp
 from .cores import split
 from .ops import embedding, linear, rms_norm, softmax
@@ -20,7 +22,8 @@ def relative_position_bucket(relative, bidirectional, n_buckets, max_distance):
 
     relative  (...) int  position of the key minus position of the query
     bucket    (...) int  causal: n = -relative, keys after the query are in bucket 0;
-                         bidirectional: n = |relative|, and keys after the query use the upper half of the buckets
+                         bidirectional: n = |relative|, each direction has half of n_buckets, keys after the query the upper
+    max_distance  int    distances from here on are in the last bucket of their direction
 
     Departs: the floor of a logarithm depends on rounding where it is exact, so the distances at which the buckets start
     are found in integers.
@@ -33,6 +36,7 @@ def relative_position_bucket(relative, bidirectional, n_buckets, max_distance):
     return upper + xp.searchsorted(starts, xp.maximum(-relative, 0), side="right") - 1
 
 
+@functools.cache
 def bucket_starts(n_buckets, max_distance):
     """The smallest distance in each bucket of one direction: n^far >= m^(far-i) max_distance^i, far = n_buckets - m."""
     m = n_buckets // 2
@@ -43,7 +47,7 @@ def bucket_starts(n_buckets, max_distance):
         while n**far < m ** (far - i) * max_distance**i:
             n += 1
         starts.append(n)
-    return starts
+    return tuple(starts)
 
 
 def position_bias(table, Tq, Tk, max_distance, scale=1.0):
@@ -156,7 +160,8 @@ def shapes(cfg):
 def self_attention(x, p, bias, H):
     """x + Attention(RMSNorm(x)), the first sublayer of a block.   (B, T, D) -> (B, T, D)
 
-    bias  (H, T, T)  float  -inf where a query may not look
+    p     norm (D,), Wq, Wk, Wv, Wo (D, D)    H  heads
+    bias  (H, T, T)  float  from causal_bias: -inf where a query may not look
 
     backward(dy) -> dx, dp, dbias
     """

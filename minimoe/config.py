@@ -6,6 +6,10 @@ import sys
 from dataclasses import dataclass
 
 
+# what a field of a type may hold, in words
+KINDS = {int: ((int,), "an integer"), float: ((int, float), "a number"), str: ((str,), "text"), tuple: ((tuple,), "a tuple")}
+
+
 def opt(default, help, *choices):
     """A field with its default, its meaning, and the values it may take if they are few."""
     return dataclasses.field(default=default, metadata=dict(help=help, choices=choices or None))
@@ -21,7 +25,7 @@ def check_choices(config):
     """Raises ValueError where a field has none of its choices, or not its type."""
     for f in dataclasses.fields(config):
         value, choices = getattr(config, f.name), f.metadata["choices"]
-        kinds, word = {int: ((int,), "an integer"), float: ((int, float), "a number")}.get(f.type, ((f.type,), "text"))
+        kinds, word = KINDS[f.type]
         expect(type(value) in kinds, f.name, repr(value), word)
         expect(not choices or value in choices, f.name, value, " | ".join(choices or ()))
 
@@ -105,8 +109,9 @@ class Train:
         check_at_least(self, 1, "steps", "batch_size", "accumulate", "eval_every", "log_every", "checkpoint_every")
         check_at_least(self, 0, "warmup", "seed")
         check_at_least(self, 0.0, "minutes", "weight_decay", "alpha", "z_loss")
-        for name in ("lr", "eps", "clip"):
+        for name in ("lr", "clip"):
             expect(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
+        expect(1e-30 <= self.eps < math.inf, "eps", self.eps, "a finite number, 1e-30 or more: float32 has none much smaller")
         for name in ("beta1", "beta2"):
             expect(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number from 0 to below 1")
         expect(self.batch_size % self.accumulate == 0, "accumulate", self.accumulate,
@@ -148,7 +153,8 @@ class Parser(argparse.ArgumentParser):
 def any_console():
     """Let a console that cannot show a character show a question mark."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def refuse(program, error):

@@ -8,9 +8,10 @@ import ctypes
 import functools
 import inspect
 import math
+import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from .backend import xp
 
@@ -27,7 +28,8 @@ LINE = 1 << 17                  # numbers of each vector in one piece of `fuse`
 
 @functools.cache
 def _blas():
-    """The BLAS libraries of this process, and how many threads they were set to use."""
+    """The BLAS libraries of this process, and how many threads they were set to use: from now on one, called at once."""
+    _keep_memory()
     if threadpoolctl is None:
         return None, 1
     found = threadpoolctl.ThreadpoolController().select(user_api="blas")
@@ -39,8 +41,11 @@ def _blas():
 @functools.cache
 def _pool():
     """The helper threads."""
-    _keep_memory()
     return ThreadPoolExecutor(max(1, _blas()[1] - 1), thread_name_prefix="minimoe")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)   # a child process has none of its parent's threads
 
 
 def _keep_memory():
@@ -77,15 +82,16 @@ def run(calls):
     helpers = [_pool().submit(work) for _ in range(min(len(calls), _blas()[1]) - 1)]
     try:
         work()
-    finally:                                          # also where a piece fails: none may be at work after this
-        for helper in helpers:
-            helper.result()
+    finally:
+        wait(helpers)                                 # also where a piece fails: none may be at work after this
+    for helper in helpers:
+        helper.result()
     return results
 
 
 def _spans(length, size):
     """0 ... length cut into slices of about `size`, at least one per thread."""
-    n = min(length, max(_blas()[1], math.ceil(length / max(size, 1))))
+    n = max(1, min(length, max(_blas()[1], math.ceil(length / max(size, 1)))))
     edges = [length * i // n for i in range(n + 1)]
     return [slice(a, b) for a, b in zip(edges, edges[1:])]
 
@@ -115,19 +121,21 @@ def split(*names, piece=PIECE):
     """Decorate a pure op with one array result: cut the named arguments along axis 0, run the pieces on all cores.
 
     The op must treat the rows of the named arguments independently, and its gradients of all other arguments must be
-    fresh arrays: they are added over the pieces, always in the same order, so every run gives the same bits.
+    fresh arrays: they are added over the pieces, always in the same order, so on as many threads every run gives the
+    same bits.
     """
     def decorate(op):
-        order = list(inspect.signature(op).parameters)
-        cut = {order.index(name) for name in names}
+        signature = inspect.signature(op)
+        cut = {[*signature.parameters].index(name) for name in names}
         first = min(cut)
 
         @functools.wraps(op)
-        def whole(*args):
+        def whole(*args, **named):
+            args = signature.bind(*args, **named).args if named else args
             rows = args[first]
             if not xp.on_cpu or _busy() or rows.nbytes < min(piece, LEAST) or _blas()[1] == 1 and rows.nbytes <= piece:
                 return op(*args)
-            floats = [i for i, a in enumerate(args) if isinstance(a, dict) or hasattr(a, "dtype") and a.dtype.kind == "f"]
+            floats = [i for i, a in enumerate(args) if isinstance(a, dict) or isinstance(a, xp.ndarray) and a.dtype.kind == "f"]
             y = _Rows(len(rows))
 
             def forward(s):
@@ -176,13 +184,16 @@ def dot(a, b):
 
 def select(ok, a, b):
     """where(ok, a, b) for one truth value: on the host one of the two as it is, nothing is copied."""
-    return (a if ok else b) if xp.on_cpu else xp.where(ok, a, b)
+    return (a if ok else b) if xp.on_cpu else xp.where(xp.asarray(ok), a, b)
 
 
 def fuse(op):
     """Decorate an elementwise op on flat vectors that works in place: run it piece by piece on all cores."""
+    signature = inspect.signature(op)
+
     @functools.wraps(op)
-    def whole(*args):
+    def whole(*args, **named):
+        args = signature.bind(*args, **named).args if named else args
         n = max(getattr(a, "size", 1) for a in args)
         if not xp.on_cpu or n <= LINE:
             return op(*args)

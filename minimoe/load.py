@@ -5,18 +5,18 @@ N tokens of one group   E experts   C capacity of one expert   k experts per tok
 import math
 
 from .backend import xp
-from .ops import one_hot
+from .ops import one_hot, shares
 
 
 def capacity(n_tokens, n_experts, factor):
-    """C = ceil(factor * N / E), at most N: how many tokens one expert takes.
+    """C = ceil(factor * N / E), from 1 to N: how many tokens one expert takes.
 
     Switch Transformer, Eq. 3: capacity = tokens per batch / number of experts * capacity factor.
 
     Departs: the paper does not say how to round; we round up, 1e-6 short of it so that a factor like 1.1 that has no
     exact binary form costs no slot. Padding counts as tokens: C is known before the batch is.
     """
-    return min(n_tokens, math.ceil(factor * n_tokens / n_experts - 1e-6))
+    return min(n_tokens, max(1, math.ceil(factor * n_tokens / n_experts - 1e-6)))
 
 
 def dispatch_positions(index, n_experts, C):
@@ -25,11 +25,11 @@ def dispatch_positions(index, n_experts, C):
     index  (...) int  chosen expert, read in the array's order: that order is the queue; E means "nobody" (padding)
     C      int        slots per expert, or None for no limit
     slot   (...) int  expert * C + place in the queue, or the bin E*C where the queue is full or nobody was chosen;
-                      without a limit the queues stand end to end and the bin is the number of tokens
+                      without a limit the queues stand end to end and the bin is the size of index
 
     Switch Transformer, Sec. 2.2; its pseudo-code (App. F) counts places from 1 and so wastes a slot of each expert.
     """
-    flat = index.reshape(-1)
+    flat = index.reshape(-1).astype("int64", copy=False)
     order = xp.argsort(flat, kind="stable")                                   # expert after expert, each queue in order
     start = xp.searchsorted(flat[order], xp.arange(n_experts + 1))            # where each queue begins; the last: nobody
     place = xp.empty_like(flat)
@@ -55,8 +55,7 @@ def load_balance_loss(p, index, mask):
     backward(dloss) -> dp.   No gradient through f, which is a count.
     """
     N, E = p.shape
-    counted = xp.ones(N, p.dtype) if mask is None else mask.astype(p.dtype)
-    share = counted / xp.maximum(counted.sum(), 1)                            # (N,)
+    share = shares(mask, N, p.dtype)                                          # (N,)
     f = share @ one_hot(index, E, p.dtype)                                    # (E,)
     P = share @ p                                                             # (E,)
 
@@ -73,8 +72,7 @@ def router_z_loss(logits, mask):
 
     logits  (N, E) float    mask  (N,) bool or None    backward(dloss) -> dlogits
     """
-    counted = xp.ones(len(logits), logits.dtype) if mask is None else mask.astype(logits.dtype)
-    share = counted / xp.maximum(counted.sum(), 1)
+    share = shares(mask, len(logits), logits.dtype)                           # (N,)
     top = logits.max(-1, keepdims=True)
     p = xp.exp(logits - top)
     total = p.sum(-1, keepdims=True)

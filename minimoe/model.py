@@ -108,16 +108,16 @@ def sparse_block(x, p, bias, H, route, C, mask, noise):
 
 
 @split("x")
-def tied_head(x, p, E):
-    """logits = D^-1/2 RMSNorm(x) E': the embedding read the other way.   (..., D), (V, D) -> (..., V)"""
-    n, back_norm = rms_norm(x, p, EPS)
+def tied_head(x, norm, W):
+    """logits = D^-1/2 RMSNorm(x) W': the embedding read the other way.   (..., D), (D,), (V, D) -> (..., V)"""
+    n, back_norm = rms_norm(x, norm, EPS)
     scale = x.shape[-1] ** -0.5
-    logits, back_linear = linear(n * scale, E.T)
+    logits, back_linear = linear(n * scale, W.T)
 
     def backward(dlogits):
-        dn, dE = back_linear(dlogits)
+        dn, dW = back_linear(dlogits)
         dx, dnorm = back_norm(dn * scale)
-        return dx, dnorm, dE.T
+        return dx, dnorm, dW.T
 
     return logits, backward
 
@@ -126,8 +126,10 @@ def decoder(p, cfg, ids, mask, C, noise):
     """The next-token logits of a batch.
 
     p        nested arrays, as `shapes` says
+    cfg      config.Model
     ids      (B, T)     int
-    mask     (B, T)     bool   False for padding, which takes no expert's slot; or None
+    mask     (B, T)     bool   False for padding, which takes no expert's slot and must come last in its row, since
+                               attention does not hide it; or None
     C        int               slots per expert, or None for no limit
     noise    {block: array}    the router's noise, or {}
     logits   (B, T, V)  float
@@ -154,12 +156,12 @@ def decoder(p, cfg, ids, mask, C, noise):
     logits, back_head = tied_head(x, p["norm"], p["embedding"])               # (B, T, V)
 
     def backward(dlogits, dbalance, dz):
-        dx, dnorm, dE = back_head(dlogits)
+        dx, dnorm, dW = back_head(dlogits)
         dbias, dblocks = {}, {}
         for i, back in reversed(backs):
             dx, dblocks[i], db = back(dx, dbalance, dz) if is_sparse(cfg, i) else back(dx)
             dbias[i % len(biases)] = dbias.get(i % len(biases), 0) + db
-        dp = dict(embedding=dE + back_embedding(dx), norm=dnorm, blocks=dblocks,
+        dp = dict(embedding=dW + back_embedding(dx), norm=dnorm, blocks=dblocks,
                   position={i: back(dbias[i]) for i, (_, back) in biases.items()})
         return dp
 
@@ -169,7 +171,9 @@ def decoder(p, cfg, ids, mask, C, noise):
 def lm_loss(p, cfg, batch, noise):
     """The language model's three losses on one group of tokens.
 
-    batch   x, y  (B, T) int, the bytes and the bytes after them;  mask  (B, T) bool, the y that count, or None
+    p, cfg  as in decoder
+    batch   x, y  (B, T) int, the bytes and the bytes after them;  mask  (B, T) bool, or None: False for padding as in
+            decoder, whose y do not count
     noise   {block: array} in training: then the capacity limit holds. None in evaluation: no limit, nothing random
     ce      () nats per byte, mean over the counted tokens
     balance, z  () sums over the sparse layers of load_balance_loss and router_z_loss
@@ -187,7 +191,9 @@ def lm_loss(p, cfg, batch, noise):
 
 
 def draw_noise(cfg, n_tokens, key):
-    """The routers' noise for one group, drawn on the device from a generator of its own: key is (seed, step, group)."""
+    """The routers' noise for one group of n_tokens, {sparse block: array or None}: drawn on the device, each block's from
+    a generator of its own, so that any step's can be drawn again.   key  (seed, step, group)
+    """
     def of_layer(i):
         return ROUTERS[cfg.router].noise(xp.random.default_rng([*key, i]), n_tokens, cfg.d_model, cfg.jitter)
 

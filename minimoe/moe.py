@@ -74,9 +74,9 @@ def expert_ffn(h, W1, W2):
     return r @ W2, backward
 
 
-def queues(index, kept, E, C):
-    """The slots that each expert's tokens fill: E slices, their lengths read on the host.   index, kept  (N, k)"""
-    load = host((one_hot(index, E, bool) & kept[..., None]).sum((0, 1))).tolist()
+def filled(queue, kept, E, C):
+    """The slots that each expert's tokens fill: E slices, their lengths read on the host.   queue, kept  (N, k)"""
+    load = host((one_hot(queue, E, bool) & kept[..., None]).sum((0, 1))).tolist()
     first = itertools.accumulate(load, initial=0) if C is None else range(0, E * C, C)
     return [slice(start, start + n) for start, n in zip(first, load)]
 
@@ -119,7 +119,7 @@ def moe_layer(x, W, W1, W2, route, C, mask, noise):
     noise     array             what route takes, or None
     y         (N, D)     float  without the residual, which carries the dropped tokens
     balance, z  ()       float  the router's losses, without coefficients
-    seen      what route has seen, and kept (N, k) bool: the choices that found a slot
+    seen      what route has seen, and kept (N, k) bool, the choices that found a slot
 
     backward(dy, dbalance, dz) -> dx, dW, dW1, dW2
     """
@@ -129,7 +129,7 @@ def moe_layer(x, W, W1, W2, route, C, mask, noise):
     seen = dict(seen, kept=slots < n_slots)                                   # (N, k) bool
     h, back_dispatch = dispatch(x, slots, n_slots)
     if C is None or reads_are_free():
-        o, back_experts = queue_ffn(h, queues(seen["index"], seen["kept"], E, C), W1, W2)
+        o, back_experts = queue_ffn(h, filled(seen["queue"], seen["kept"], E, C), W1, W2)
     else:
         o, back_experts = expert_ffn(h.reshape(E, C, D), W1, W2)              # (E, C, D)
     y, back_combine = combine(o, slots, gates)

@@ -3,7 +3,7 @@
     y, backward = op(x, W, ...)        dx, dW, ... = backward(dy)
 
 backward takes one cotangent per float result and returns one gradient per float array argument, in their order. It is
-pure and may be called twice. Integer and boolean arrays have no gradient.
+pure and may be called twice. Integer and boolean arrays have no gradient, and neither has noise, which is data.
 
 B batch   T time   N = B*T tokens   D model width   F feed-forward width   V vocabulary
 """
@@ -126,6 +126,15 @@ def geglu_ffn(x, W, V, O):
     return y, backward
 
 
+def shares(mask, shape, dtype):
+    """Each token's share in a mean over the tokens that count: 1 / their number, and 0 for the others.
+
+    mask  bool of the shape, or None where all count; with none counted all shares are 0
+    """
+    counted = xp.ones(shape, dtype) if mask is None else mask.astype(dtype)
+    return counted / xp.maximum(counted.sum(), 1)
+
+
 @split("logits", "target")
 def token_losses(logits, target):
     """-log softmax(logits)[target] of each token, in nats.   (..., V) float, (...) int -> (...)"""
@@ -150,8 +159,7 @@ def cross_entropy(logits, target, mask):
 
     backward(dloss) -> dlogits, exactly 0 on tokens that do not count.
     """
-    counted = xp.ones(target.shape, logits.dtype) if mask is None else mask.astype(logits.dtype)
-    share = counted / xp.maximum(counted.sum(), 1)                            # (...)
+    share = shares(mask, target.shape, logits.dtype)                          # (...)
     losses, back_losses = token_losses(logits, target)
 
     def backward(dloss):

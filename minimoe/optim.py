@@ -20,7 +20,7 @@ def adam_step_(theta, grad, m, v, t, lr, beta1, beta2, eps, weight_decay, ok=Tru
     theta, grad, m, v  (P,) float
     t              int or () int      steps applied, this one included
     weight_decay   number or (P,)     0 where nothing shall shrink
-    ok             bool or () bool    False: the gradient is not finite and nothing is written, as GLaM (Sec. 6) skips it
+    ok             bool or () bool    False: the gradient is not finite and nothing is written: GLaM's rule in training
     """
     dtype = theta.dtype
     on = xp.asarray(ok, dtype)                                                # 1 or 0, without asking the device
@@ -56,17 +56,23 @@ def clip_global_norm_(grad, max_norm):
 
 
 def lr_schedule(step, warmup, peak, kind, steps=None):
-    """The learning rate of a step, counted from 1.
+    """The learning rate of step t.
 
-    cosine    peak t / W up to W, then peak (1 + cos(pi (t - W) / (steps - W))) / 2
+    cosine    peak t / W up to W, then peak (1 + cos(pi (t - W) / (steps - W))) / 2: 0 at the last step
     linear    peak min(t / W, sqrt(W / t))        inverse square root after a linear warm-up
     constant  peak sqrt(W / max(t, W))            T5 and GLaM: 1 / sqrt(max(t, W)), here scaled to its peak
+
+    step    t, from 1    warmup  W, steps; 0: none    peak  the largest rate    kind  one of these three
+    steps   the last step, for cosine
+
+    Raises ValueError for another kind.
     """
     W, t = max(warmup, 1), step
     if kind == "constant":
         return peak * math.sqrt(W / max(t, W))
-    if t <= W and warmup:
-        return peak * t / W
     if kind == "linear":
-        return peak * math.sqrt(W / t)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1, (t - warmup) / max(steps - warmup, 1))))
+        return peak * min(t / W, math.sqrt(W / t))
+    if kind == "cosine":
+        done = (t - warmup) / max(steps - warmup, 1)
+        return peak * (t / W if t <= warmup else 0.5 * (1 + math.cos(math.pi * min(1, done))))
+    raise ValueError(f"schedule is {kind!r}; expected cosine, linear or constant")

@@ -60,7 +60,7 @@ def views(flat, shapes):
 def add_(into, tree, first=False):
     """into += tree, leaf by leaf: the one place where gradients accumulate. Names that `tree` lacks stay as they are.
 
-    first  what is in `into` is from an earlier step: into = tree, which saves setting it to 0
+    first  what is in `into` is from an earlier step: into = tree, which saves setting it to 0; tree must have all names
     """
     pairs = [(a, g) for name, g in leaves(tree) for a in [functools.reduce(dict.__getitem__, name, into)]]
     run([functools.partial(_put_ if first else _add_, a, g) for a, g in pairs])

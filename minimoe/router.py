@@ -2,7 +2,7 @@
 
 N tokens of one group   D model width   E experts   C capacity of one expert   k experts per token
 
-A *router* is a function  route(x, W, C, mask, noise) -> (gates, loss, z, slots, seen), backward;  ROUTERS names them.
+A *router* is a function  route(x, W, C, mask, noise) -> (gates, balance, z, slots, seen), backward;  ROUTERS names them.
 """
 from typing import Callable, NamedTuple
 
@@ -53,27 +53,30 @@ def top1_router(x, W):
 def top2_router(x, W):
     """Choose the best two experts of each token and share its weight between them.
 
-    GShard (arXiv 2006.16668), Algorithm 1, lines 2-6; GLaM (arXiv 2112.06905), Sec. 4:
+    GShard (arXiv 2006.16668), Algorithm 1; GLaM (arXiv 2112.06905), Sec. 4:
         p = softmax(x W);   gates = (p_1, p_2) / (p_1 + p_2)     before capacity: what is dropped is not made up for
 
-    gates  (N, 2) float    index  (N, 2) int, first and second choice; ties go to the lowest number
+    gates  (N, 2) float    index  (N, 2) int, first and second choice; ties in p go to the lowest number
 
-    backward(dlogits, dp, dgates) -> dx, dW.   The gates teach the two chosen logits only.
+    backward(dlogits, dp, dgates) -> dx, dW.   The gates teach the two chosen logits only.   Raises ValueError for E < 2.
     """
+    if W.shape[1] < 2:
+        raise ValueError(f"the router has {W.shape[1]} experts; expected 2 or more for two choices")
     logits, back_linear = router_logits(x, W)
     p, back_softmax = softmax(logits)
+    E = p.shape[1]
     first = p.argmax(-1)
-    chosen = xp.stack([one_hot(first, p.shape[1], p.dtype)] * 2)              # (2, N, E)
-    rest = xp.where(chosen[0] > 0, -xp.inf, p)
+    is_first = one_hot(first, E, p.dtype)                                     # (N, E)
+    rest = xp.where(is_first > 0, -xp.inf, p)
     second = rest.argmax(-1)
-    chosen[1] = one_hot(second, p.shape[1], p.dtype)
+    is_second = one_hot(second, E, p.dtype)
     both = xp.stack([p.max(-1), rest.max(-1)], -1)                            # (N, 2)
     total = both.sum(-1, keepdims=True)
     gates = both / total
 
     def backward(dlogits, dp, dgates):
         dboth = (dgates - (dgates * gates).sum(-1, keepdims=True)) / total
-        dp = dp + chosen[0] * dboth[:, :1] + chosen[1] * dboth[:, 1:]
+        dp = dp + is_first * dboth[:, :1] + is_second * dboth[:, 1:]
         return back_linear(dlogits + back_softmax(dp))
 
     return (logits, p, gates, xp.stack([first, second], -1)), backward
@@ -88,12 +91,15 @@ def top2_gating(x, W, C, mask, order, noise):
                      earlier one's second choice, so with a capacity limit the past depends on the future.
            "token"   token after token, each with both choices: causal
     noise  (N,) float in 0 ... 1: a second choice is used if 2 gate_2 > noise, else takes no slot; None: always used
+    queue  (N, 2) int  the expert at whose queue a choice stands: index, or E where at none: padding, and unused choices
     slots  (N, 2) int  as in dispatch_positions
 
-    backward as in top2_router.
+    backward as in top2_router.   Raises ValueError for another order.
 
     Departs: Algorithm 1 as printed lets unused second choices take slots; no released code does.
     """
+    if order not in ("choice", "token"):
+        raise ValueError(f"order is {order!r}; expected 'choice' or 'token'")
     (logits, p, gates, index), backward = top2_router(x, W)
     E = W.shape[1]
     queue = index if mask is None else xp.where(mask[:, None], index, E)
@@ -101,7 +107,7 @@ def top2_gating(x, W, C, mask, order, noise):
         unused = xp.stack([xp.zeros(len(x), bool), 2 * gates[:, 1] <= noise], -1)
         queue = xp.where(unused, E, queue)
     slots = dispatch_positions(queue.T, E, C).T if order == "choice" else dispatch_positions(queue, E, C)
-    return (logits, p, gates, index, slots), backward
+    return (logits, p, gates, index, queue, slots), backward
 
 
 def switch(x, W, C, mask, noise):
@@ -115,13 +121,14 @@ def switch(x, W, C, mask, noise):
     gates   (N, 1)  float  weights of the experts' outputs
     balance, z  ()  float  load_balance_loss and router_z_loss
     slots   (N, 1)  int    as in dispatch_positions
-    seen    what one may want to watch: p (N, E), index (N, 1), slots
+    seen    what one may want to watch: p (N, E); index (N, 1), the choices; queue (N, 1), the same but E for padding; slots
 
     backward(dgates, dbalance, dz) -> dx, dW.   The noise is data: no gradient.
     """
     (logits, p, gate, index), back_router = top1_router(x if noise is None else x * noise, W)
     E = W.shape[1]
-    slots = dispatch_positions(index if mask is None else xp.where(mask, index, E), E, C)[:, None]
+    queue = index if mask is None else xp.where(mask, index, E)
+    slots = dispatch_positions(queue, E, C)[:, None]
     balance, back_balance = load_balance_loss(p, index, mask)
     z, back_z = router_z_loss(logits, mask)
 
@@ -129,7 +136,8 @@ def switch(x, W, C, mask, noise):
         dx, dW = back_router(back_z(dz), back_balance(dbalance), dgates[:, 0])
         return dx if noise is None else dx * noise, dW
 
-    return (gate[:, None], balance, z, slots, dict(p=p, index=index[:, None], slots=slots)), backward
+    seen = dict(p=p, index=index[:, None], queue=queue[:, None], slots=slots)
+    return (gate[:, None], balance, z, slots, seen), backward
 
 
 def glam(x, W, C, mask, noise, order="choice"):
@@ -137,14 +145,14 @@ def glam(x, W, C, mask, noise, order="choice"):
 
     Arguments and results as in `switch`, with k = 2; noise as in `top2_gating`.
     """
-    (logits, p, gates, index, slots), back_gating = top2_gating(x, W, C, mask, order, noise)
+    (logits, p, gates, index, queue, slots), back_gating = top2_gating(x, W, C, mask, order, noise)
     balance, back_balance = load_balance_loss(p, index[:, 0], mask)
     z, back_z = router_z_loss(logits, mask)
 
     def backward(dgates, dbalance, dz):
         return back_gating(back_z(dz), back_balance(dbalance), dgates)
 
-    return (gates, balance, z, slots, dict(p=p, index=index, slots=slots)), backward
+    return (gates, balance, z, slots, dict(p=p, index=index, queue=queue, slots=slots)), backward
 
 
 def glam_token(x, W, C, mask, noise):

@@ -31,7 +31,7 @@ class Seen(NamedTuple):
     balance: object             # () sum over layers, mean over groups
     norm: object                # () of the gradient before clipping
     lr: float
-    routed: list                # per group: {block: what its router has seen}, mask
+    routed: list                # per group: {block: what its router has seen}
 
 
 def new_state(task, rng, dtype="float32"):
@@ -64,7 +64,11 @@ def train_step_(task, state, grad, batch, train, decay):
 
     The step's loss is its cross-entropy over all counted tokens + alpha * balance + z_loss * z, means over its groups.
 
+    task    model.Task
+    state   State
+    grad    (P,) float  overwritten: the gradient, clipped
     batch   host arrays x, y (B, T) int, mask (B, T) bool or None
+    train   config.Train
     decay   number or (P,) weight decay
 
     Returns the next state and Seen. Nothing is read back from the device: a gradient that is not finite is skipped there.
@@ -78,7 +82,7 @@ def train_step_(task, state, grad, batch, train, decay):
         (ce_i, balance_i, _, seen), backward = task.loss(p, group, noise)
         add_(g, backward(share, train.alpha / n, train.z_loss / n), first=i == 0)
         ce, balance = ce + share * ce_i, balance + balance_i / n
-        routed.append((seen, group["mask"]))
+        routed.append(seen)
     norm = clip_global_norm_(grad, train.clip)
     ok = xp.isfinite(norm)
     applied = state.applied + ok
@@ -88,18 +92,17 @@ def train_step_(task, state, grad, batch, train, decay):
 
 
 def routing(routed):
-    """The share of choices that found no slot, and each layer's shares of first choices: read on the host.
+    """The share of the choices in the experts' queues that found no slot, and each layer's shares of first choices.
 
-    routed  as in Seen    drop_rate  float, 0 for a dense model    load  {block: E floats, their sum 1}
+    routed  as in Seen, read on the host    drop_rate  float, 0 for a dense model    load  {block: E floats, their sum 1}
     """
     dropped = choices = 0
     load = {}
-    for seen, mask in routed:
-        counted = slice(None) if mask is None else host(mask).reshape(-1)
+    for seen in routed:
         for i, layer in seen.items():
-            kept, first = host(layer["kept"])[counted], host(layer["index"])[counted, 0]
-            dropped, choices = dropped + (~kept).sum(), choices + kept.size
-            load[i] = load.get(i, 0) + (first[:, None] == range(layer["p"].shape[1])).sum(0)
+            E, kept, queue = layer["p"].shape[1], host(layer["kept"]), host(layer["queue"])
+            dropped, choices = dropped + (~kept[queue < E]).sum(), choices + (queue < E).sum()
+            load[i] = load.get(i, 0) + (queue[:, :1] == range(E)).sum(0)
     return float(dropped / max(choices, 1)), {i: (n / max(n.sum(), 1)).tolist() for i, n in load.items()}
 
 
@@ -114,10 +117,13 @@ def evaluate(task, theta, batches):
 
 
 def fit(task, state, corpus, train):
-    """Train from the state to the last step: yields (state, record) after each, the record None between log events.
+    """Train a task from the state to the last step: yields (state, record) after each, the record None between log events.
+
+    corpus  has batch(seed, step, batch_size) and held_out(batch_size), as data.corpus.Corpus
+    train   config.Train
 
     A record is what metrics.jsonl holds. val_loss is over the first EVAL_BATCHES batches of the held-out part, and null
-    between evaluations; seconds and tokens_per_second count steps only.
+    between evaluations and at the last step, whose caller may want all of it; seconds and tokens_per_second count steps only.
     """
     grad = xp.empty_like(state.theta)
     decay = train.weight_decay * matrices(task.shapes, state.theta.dtype) if train.weight_decay else 0.0

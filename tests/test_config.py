@@ -36,7 +36,7 @@ INF, NAN = math.inf, math.nan
     (Train, "warmup", (-1,), "0 or more"),
     (Train, "beta1", (-0.1, 1, 2, NAN), "from 0 to below 1"),
     (Train, "beta2", (-0.1, 1, 2, NAN), "from 0 to below 1"),
-    (Train, "eps", (0, -1e-8, INF, NAN), "a finite number above 0"),
+    (Train, "eps", (0, -1e-8, 1e-45, INF, NAN), "1e-30 or more"),
     (Train, "weight_decay", (-0.1, INF, NAN), "0.0 or more"),
     (Train, "clip", (0, -1, INF, NAN), "a finite number above 0"),
     (Train, "alpha", (-0.01, INF, NAN), "0.0 or more"),

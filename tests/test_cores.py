@@ -1,8 +1,11 @@
 """All cores: the decorated ops are the plain ops, bit for bit the same on every run, whatever is installed."""
 import functools
+import os
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -156,9 +159,51 @@ def test_an_error_in_a_piece_is_raised_and_the_next_run_works(three):
     assert sorted(cores.run([together.wait, together.wait])) == [0, 1], "still on several threads"
 
 
+@numpy_only
+def test_when_a_piece_fails_no_other_is_at_work_any_more(three, monkeypatch):
+    """Else it might write into arrays that somebody uses by then."""
+    together, done = threading.Barrier(3, timeout=20), []
+
+    def slow():
+        together.wait()
+        time.sleep(0.2)
+        done.append(True)
+
+    def wrong():
+        together.wait()
+        raise KeyError("piece")
+    with ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr(cores, "_pool", lambda: pool)
+        with pytest.raises(KeyError):
+            cores.run([slow, wrong, slow])
+        assert len(done) == 2
+
+
+@numpy_only
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_has_threads_of_its_own():
+    code = ("import os, sys; from minimoe import cores; cores._blas = lambda: (None, 2); cores.run([int] * 4)\n"
+            "child = os.fork()\n"
+            "if child: sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+            "os._exit(cores.run([int] * 4) != [0] * 4)")
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=Path(__file__).parent.parent, timeout=60).returncode == 0
+
+
+def test_decorated_ops_take_arguments_by_name(threads):
+    def f_(x, rate=0.5):
+        x *= rate
+    args = dict(x=xp.asarray(normal(10, 4)), y=None, p=dict(W=xp.asarray(normal(4, 5))), c=xp.asarray(normal(5)))
+    scaled.rows = []
+    assert_close(cores.split("x", piece=128)(scaled)(**args)[0], scaled(**args)[0])
+    assert_close(cores.split("x", piece=128)(scaled)(args["x"], None, p=args["p"], c=args["c"])[0], scaled(**args)[0])
+    x = xp.ones(3)
+    cores.fuse(f_)(x, rate=0.25)
+    assert (host(x) == 0.25).all()
+
+
 # dot and fuse
 
-@pytest.mark.parametrize("n", [1, 17, (1 << 20) + 3])
+@pytest.mark.parametrize("n", [0, 1, 17, (1 << 20) + 3])
 def test_dot_is_the_sum_of_the_products(n, threads):
     a, b = xp.asarray(normal(n)), xp.asarray(normal(n, seed=1))
     assert_close(cores.dot(a, b), sum(host(a) * host(b)), 1e-11)              # summed one after another here

@@ -102,9 +102,9 @@ def test_an_empty_expert_gives_0_and_learns_nothing():
 
 
 def test_queues_are_where_the_slots_are():
-    index, kept = device((np.array([[0, 1], [2, 0], [0, 3], [1, 0]]), np.array([[1, 1], [0, 1], [1, 1], [1, 0]]) > 0))
-    assert moe.queues(index, kept, 4, 5) == [slice(0, 3), slice(5, 7), slice(10, 10), slice(15, 16)]
-    assert moe.queues(index, kept, 4, None) == [slice(0, 3), slice(3, 5), slice(5, 5), slice(5, 6)], "end to end"
+    queue, kept = device((np.array([[0, 1], [2, 0], [0, 3], [1, 0]]), np.array([[1, 1], [0, 1], [1, 1], [1, 0]]) > 0))
+    assert moe.filled(queue, kept, 4, 5) == [slice(0, 3), slice(5, 7), slice(10, 10), slice(15, 16)]
+    assert moe.filled(queue, kept, 4, None) == [slice(0, 3), slice(3, 5), slice(5, 5), slice(5, 6)], "end to end"
 
 
 def test_experts_read_their_queues_and_nothing_else():

@@ -174,3 +174,8 @@ def test_learning_rates_are_never_above_the_peak_nor_negative(kind, warmup, step
 
 def test_only_cosine_asks_for_the_number_of_steps():
     assert lr_schedule(4, 0, 1.0, "linear") == lr_schedule(4, 0, 1.0, "constant") == 0.5
+
+
+def test_another_schedule_is_refused():
+    with pytest.raises(ValueError, match="schedule is 'rsqrt'; expected cosine, linear or constant"):
+        lr_schedule(1, 10, 1.0, "rsqrt", 100)

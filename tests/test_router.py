@@ -115,7 +115,7 @@ def test_the_router_computes_in_float32_at_least(dtype):
 def test_top_2_slots_follow_the_loops_with_drops(order, mask):
     for seed in range(5):
         x, W = tokens(seed)
-        slots = value(partial(router.top2_gating, order=order, noise=None), x, W, 5, mask)[4]
+        slots = value(partial(router.top2_gating, order=order, noise=None), x, W, 5, mask)[5]
         assert_equal(slots, reference.slots(chosen(x, W, 2, mask), E, 5, order, 2))
         assert (slots == E * 5).sum() > (0 if mask is None else 6), "the test wants drops"
 
@@ -130,8 +130,8 @@ def test_gradients_of_gating_agree_with_differences(order):
 def test_every_first_choice_stands_before_any_second_choice():
     """Token 0 chooses (0, 1), tokens 1 and 2 choose (1, 0); two places an expert."""
     logits = np.array([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [1.0, 2.0, 0.0]])
-    by_choice = value(partial(router.top2_gating, order="choice", noise=None), logits, np.eye(3), 2, None)[4]
-    by_token = value(partial(router.top2_gating, order="token", noise=None), logits, np.eye(3), 2, None)[4]
+    by_choice = value(partial(router.top2_gating, order="choice", noise=None), logits, np.eye(3), 2, None)[5]
+    by_token = value(partial(router.top2_gating, order="token", noise=None), logits, np.eye(3), 2, None)[5]
     assert by_choice.tolist() == [[0, 6], [2, 1], [3, 6]]
     assert by_token.tolist() == [[0, 2], [3, 1], [6, 6]]
 
@@ -140,7 +140,7 @@ def test_what_a_full_expert_drops_is_not_made_up_for():
     """Gates are normalised before capacity: a token that loses one expert keeps the other's weight, below 1."""
     x, W = tokens()
     free, tight = (value(partial(router.top2_gating, order="choice", noise=None), x, W, C, None) for C in (N, 3))
-    assert (tight[4] == E * 3).any()
+    assert (tight[5] == E * 3).any()
     assert_equal(tight[2], free[2])
 
 
@@ -194,6 +194,7 @@ def test_every_router_follows_the_loops(name):
     assert_equal(slots, reference.slots(picks, E, 4, order, k))
     assert_close(seen["p"], p)
     assert_equal(seen["index"], [[e for e, _ in c] for c in every])
+    assert_equal(seen["queue"], [[pick[0] if pick else E for pick in c or [None] * k] for c in picks])
     assert_equal(seen["slots"], slots)
     assert router.ROUTERS[name].k == k
 
@@ -205,6 +206,14 @@ def test_gradients_of_every_router_agree_with_differences(name, mask):
     check(lambda x, W: router.ROUTERS[name].route(x, W, 4, device(mask), device(noise)), *tokens())
     low = None if noise is None else device(noise.astype("float32"))
     check_dtype(lambda x, W: router.ROUTERS[name].route(x, W, 4, device(mask), low), *tokens())
+
+
+def test_what_makes_no_router_of_two_is_refused():
+    x, W = device(tokens())
+    with pytest.raises(ValueError, match="order is 'choise'; expected 'choice' or 'token'"):
+        router.top2_gating(x, W, 5, None, "choise", None)
+    with pytest.raises(ValueError, match="1 experts; expected 2 or more"):
+        router.top2_router(x, W[:, :1])
 
 
 def test_jitter_lies_within_eps_of_1_and_fills_the_range():

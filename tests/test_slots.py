@@ -24,6 +24,10 @@ def test_capacity_has_no_minimum_of_four():
     assert load.capacity(8, 8, 1.0) == 1
 
 
+def test_capacity_is_never_0():
+    assert load.capacity(8, 8, 1e-7) == load.capacity(8, 8, 0.1) == 1
+
+
 def test_capacity_is_a_host_integer():
     assert type(load.capacity(14, 4, 1.25)) is int
 
@@ -44,6 +48,12 @@ def test_slots_are_given_first_come_first_served(k, C):
 def test_a_queue_that_overflows_by_one_drops_its_last_token_only():
     slots = host(load.dispatch_positions(device(np.array([1, 0, 1, 1, 2])), 3, 2))
     assert slots.tolist() == [2, 0, 3, 6, 4]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32"])
+def test_small_integers_do_not_overflow(dtype):
+    index = integers(E, 500, seed=5)
+    assert_equal(load.dispatch_positions(device(index.astype(dtype)), E, 200), load.dispatch_positions(device(index), E, 200))
 
 
 def test_padding_takes_no_slot():

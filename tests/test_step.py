@@ -99,6 +99,15 @@ def test_ten_losses_need_no_gradient_of_the_package(name):
     assert_close(np.array(found), np.array(expected), 1e-9)
 
 
+def test_a_second_choice_that_is_not_used_is_no_drop():
+    """GShard's random second experts, with room for all: nothing that stands in a queue is dropped."""
+    cfg = config("gshard", n_layers=2, capacity_factor=100.0)
+    _, _, seen = one_step(cfg, train_config(), Corpus(cfg).batch(1, 1, 4))
+    unused = host(seen.routed[0][0]["queue"])[:, 1] == cfg.n_experts
+    assert unused.sum() > (~host(seen.routed[0][0]["kept"])).all(-1).sum(), "more than the padding"
+    assert step.routing(seen.routed)[0] == 0
+
+
 def loss_of_groups(cfg, batch, n):
     """Cross-entropy, mean balance loss and drops of a step, by loops over its groups."""
     task, state = start(cfg)
@@ -158,7 +167,7 @@ def test_groups_have_queues_of_their_own():
     batch, kept = Corpus(cfg).batch(1, 1, 2), []
     for n in (1, 2):
         _, _, seen = one_step(cfg, train_config(batch_size=2, accumulate=n), batch)
-        kept.append([host(layers[1]["kept"])[:, 0] for layers, _ in seen.routed])
+        kept.append([host(layers[1]["kept"])[:, 0] for layers in seen.routed])
     assert [len(groups) for groups in kept] == [1, 2]
     assert not np.array_equal(kept[0][0], np.concatenate(kept[1]))
 
