@@ -1,7 +1,7 @@
 """Let a trained model write: python sample.py --help"""
 import sys
 
-from minimoe import backend, checkpoint, config, model
+from minimoe import backend, checkpoint, command, config, model
 from minimoe.backend import host, xp
 from minimoe.data import tokenizer
 from minimoe.generate import generate
@@ -11,7 +11,7 @@ COLOURS = (203, 114, 75, 221, 176, 80, 215, 147, 149, 174, 73, 185, 111, 210, 12
 
 
 def options(argv):
-    parser = config.Parser("sample.py", "Let a trained model write.")
+    parser = command.Parser("sample.py", "Let a trained model write.")
     parser.add_argument("--checkpoint", default="run", metavar="DIR", help="the --out folder of train.py [run]")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="how the text begins; it starts a line [nothing]")
     parser.add_argument("--tokens", type=int, default=200, metavar="N", help="bytes to write [200]")
@@ -67,20 +67,22 @@ def write(given):
     print(given.prompt, end="", flush=True)
     for text, seen in characters(tokens):
         print(coloured(text, expert_of(seen)) if given.experts else text, end="", flush=True)
+        if sys.stdout.gone:                                   # as in `sample.py | head`
+            return
     print()
     if given.experts:
         print("experts:", *(coloured(str(e), e) for e in range(cfg.n_experts)))
 
 
+def work(argv):
+    """Everything between the command line and the exit code."""
+    given = options(argv)
+    backend.use(given.backend)
+    write(given)
+
+
 def main(argv=None):
-    config.any_console()
-    try:
-        given = options(argv)
-        backend.use(given.backend)
-        write(given)
-    except (ValueError, OSError, MemoryError) as error:
-        return config.refuse("sample.py", error)
-    return 0
+    return command.exit_code("sample.py", work, argv)
 
 
 if __name__ == "__main__":

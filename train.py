@@ -1,14 +1,14 @@
 """Train a language model: python train.py --help"""
 import dataclasses
-import json
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from minimoe import backend, checkpoint, config, model, step
+from minimoe import backend, checkpoint, command, config, model, step
 from minimoe.count import count_params_flops
 from minimoe.data import tokenizer
 from minimoe.data.corpus import open_corpus
@@ -21,30 +21,30 @@ TRIAL_STEPS = 20                # timed for --minutes
 
 def options(argv):
     """What was given on the command line: {name: value}."""
-    parser = config.Parser("train.py", "Train a Switch or GLaM language model, or a dense one, on bytes.")
+    parser = command.Parser("train.py", "Train a Switch or GLaM language model, or a dense one, on bytes.")
     parser.add_argument("--preset", choices=config.PRESETS, help="where the model's options start from [switch]")
     parser.add_argument("--out", default="run", metavar="DIR", help="folder for checkpoint.npz and metrics.jsonl [run]")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, with its options")
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="array module [numpy]")
-    config.add_options(parser)
+    command.add_options(parser)
     return vars(parser.parse_args(argv))
 
 
 def begin(given):
-    """A new run: configs, corpus, state."""
+    """A new run: configs, corpus, state. Its first checkpoint is saved at once, so that nobody else begins one there."""
     folder = Path(given["out"])
-    if (folder / checkpoint.NAME).exists():
+    if (folder / checkpoint.NAME).exists() or (folder / checkpoint.METRICS).exists():
         raise ValueError(f"--out {folder} holds a run already; expected another folder, or --resume to go on with it")
     if "steps" in given and given.get("minutes"):
         raise ValueError(f"--minutes is {given['minutes']} beside --steps {given['steps']}; expected one of them")
     configs = config.from_options(config.PRESETS[given["preset"] or "switch"] | given)
     corpus = open_corpus(configs["data"].data, configs["data"].seq_len)
-    folder.mkdir(parents=True, exist_ok=True)
     task = model.task(configs["model"])
     state = step.new_state(task, np.random.default_rng(configs["train"].seed))
     if configs["train"].minutes:
         configs["train"] = timed(task, state, corpus, configs["train"])
-    checkpoint.cut_metrics(folder, 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(folder, state, configs, corpus.digest)
     return configs, corpus, state
 
 
@@ -85,38 +85,40 @@ def describe(configs, corpus):
 
 
 def train(configs, corpus, state, folder):
-    """Run the steps that are left, with a bar, metrics and checkpoints: the last state and its held-out loss, or None.
-
-    Ctrl-C ends it between two steps.
-    """
+    """Run the steps that are left, with a bar, metrics and checkpoints: the last state. Ctrl-C ends it between two steps."""
     task, train_config, val = model.task(configs["model"]), configs["train"], None
     stop = []
     before = signal.signal(signal.SIGINT, lambda *_: stop.append(True))
     bar = tqdm(total=train_config.steps, initial=state.step, unit="step", dynamic_ncols=True)
     with bar, open(folder / checkpoint.METRICS, "a", encoding="utf-8") as metrics:
         for state, record in step.fit(task, state, corpus, train_config):
-            last, leave = state.step == train_config.steps, bool(stop)
-            if last or leave or state.step % train_config.checkpoint_every == 0:
-                checkpoint.save(folder, state, configs, corpus.digest)
-            if last:
-                record["val_loss"] = held_out_loss(task, state, corpus, configs["data"].seq_len)
+            leave = bool(stop)
             if record:
                 val = record["val_loss"] or val
-                metrics.write(json.dumps(record) + "\n")
+                metrics.write(checkpoint.metrics_line(record) + "\n")
                 metrics.flush()
                 bar.set_postfix_str(postfix(record, val), refresh=False)
+            if leave or state.step % train_config.checkpoint_every == 0 or state.step == train_config.steps:
+                checkpoint.save(folder, state, configs, corpus.digest)
             bar.update()
             if leave:
                 break
     signal.signal(signal.SIGINT, before)
-    return state, val if state.step == train_config.steps else None
+    return state
+
+
+def finish(configs, corpus, state, folder):
+    """The loss on the whole held-out part, which also goes into the last line of the metrics."""
+    val = held_out_loss(model.task(configs["model"]), state, corpus, configs["data"].seq_len)
+    checkpoint.amend_metrics(folder, state.step, val_loss=val)
+    return val
 
 
 def postfix(record, val):
     """What the bar shows."""
-    val = f"{val:.3f}" if val else "-"
-    return (f"loss {record['loss']:.3f}, val {val}, {record['tokens_per_second']:,.0f} bytes/s, "
-            f"dropped {100 * record['drop_rate']:.1f} %")
+    shown = [f"loss {record['loss']:.3f}", f"val {val:.3f}" if val else "val -", f"{record['tokens_per_second']:,.0f} bytes/s",
+             f"dropped {100 * record['drop_rate']:.1f} %"]
+    return ", ".join(shown + [f"skipped {record['skipped']}"] * bool(record["skipped"]))
 
 
 def held_out_loss(task, state, corpus, T):
@@ -144,27 +146,29 @@ def show_sample(configs, state):
     print()
 
 
-def main(argv=None):
-    config.any_console()
+def work(argv):
+    """Everything between the command line and the exit code."""
     given = options(argv)
+    config.expect(given["out"], "out", "empty", "a folder")
+    folder = Path(given["out"])
+    warnings.simplefilter("ignore", RuntimeWarning)           # what is not finite is skipped, counted and shown
     try:
         backend.use(given["backend"])
         configs, corpus, state = go_on(given) if given["resume"] else begin(given)
         print(*describe(configs, corpus), sep="\n")
-        state, val = train(configs, corpus, state, Path(given["out"]))
+        state = train(configs, corpus, state, folder)
         if state.step < configs["train"].steps:
-            print(f"stopped and saved at step {state.step}; go on with: python train.py --resume --out {given['out']}")
+            print(f"stopped and saved at step {state.step}; go on with: python train.py --resume --out {folder}")
             return 130
-        if val is None:
-            val = held_out_loss(model.task(configs["model"]), state, corpus, configs["data"].seq_len)
-        print(*report(val, corpus), sep="\n")
+        print(*report(finish(configs, corpus, state, folder), corpus), sep="\n")
         show_sample(configs, state)
     except OSError as error:
-        return config.refuse("train.py", f"--out {given['out']} cannot be written ({error.strerror or error}); "
-                                         "expected a folder with room in it; what was saved before is whole")
-    except (ValueError, MemoryError) as error:
-        return config.refuse("train.py", error)
-    return 0
+        raise ValueError(f"--out {folder} cannot be written ({error.strerror or error}); expected a folder with room in it; "
+                         "what was saved before is whole") from None
+
+
+def main(argv=None):
+    return command.exit_code("train.py", work, argv)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ import platform
 import sys
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import threadpoolctl
 from tqdm import tqdm
 
 from . import bench_measure as run
-from . import config
+from . import command, config
+from .checkpoint import replace
 from .count import count_params_flops
 
 SIZES = dict(small=(128, 64, 12), medium=(256, 128, 16), large=(256, 256, 32))               # D, T, B
@@ -27,7 +29,7 @@ ROUND = 2.0                     # seconds of a round
 
 def options(argv):
     """What was given on the command line, and the cases to measure.   Raises ValueError where something is wrong with it."""
-    parser = config.Parser("python -m minimoe.bench", "Measure training on random bytes, 4 layers and heads: time, share of "
+    parser = command.Parser("python -m minimoe.bench", "Measure training on random bytes, 4 layers and heads: time, share of "
                            "the best matmul, parts, memory; and sampling with and without the cache.")
     parser.add_argument("--preset", choices=config.PRESETS, default="switch",
                         help="each named size is measured with 8 experts, with 64, and dense [switch]")
@@ -41,9 +43,12 @@ def options(argv):
     config.check_at_least(given, 1, "repeats")
     if given.against and importlib.util.find_spec("torch") is None:
         raise ValueError("--against torch without PyTorch; expected it to be installed: pip install torch")
-    if given.json:
-        open(given.json, "a", encoding="utf-8").close()                       # rather now than after minutes
-    return given, [case for word in given.sizes for case in cases(word, given.preset)]
+    chosen = [case for word in given.sizes for case in cases(word, given.preset)]
+    if given.json is not None:
+        place = Path(given.json)                                              # rather refused now than after minutes
+        ok = given.json and not place.is_dir() and place.parent.is_dir() and os.access(place.parent, os.W_OK)
+        config.expect(ok, "json", given.json or "empty", "a file in a folder that can be written")
+    return given, chosen
 
 
 def cases(word, preset):
@@ -52,7 +57,7 @@ def cases(word, preset):
     shape, experts = SIZES.get(word), (0,) if dense else EXPERTS
     if shape is None:
         numbers = word.split(",")
-        if len(numbers) != 4 or not all(n.isdecimal() for n in numbers) or dense and int(numbers[3]):
+        if len(numbers) != 4 or not all(n.isdecimal() and len(n) < 10 for n in numbers) or dense and int(numbers[3]):
             raise ValueError(f"--sizes {word} with --preset {preset}; expected {', '.join(SIZES)}, or D,T,B,E: four "
                              "integers, of which E is 0 for a dense model")
         *shape, E = map(int, numbers)
@@ -65,8 +70,8 @@ def cases(word, preset):
 
 
 def fresh():
-    """A new process that answers calls one by one."""
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    """A new process that answers calls one by one, and ends with this one."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), run.end_with_parent)
 
 
 def alone(f, *args):
@@ -105,8 +110,8 @@ def measure(case, against, rounds, tick):
 def summary(seconds, tokens):
     """Median, least and quartiles in ms, and tokens/s of the median."""
     least, q1, median, q3 = np.quantile(seconds, (0, 0.25, 0.5, 0.75)).tolist()
-    return dict(median_ms=1e3 * median, min_ms=1e3 * least, q1_ms=1e3 * q1, q3_ms=1e3 * q3, steps=len(seconds),
-                tokens_per_second=tokens / median)
+    times = dict(median_ms=1e3 * median, min_ms=1e3 * least, q1_ms=1e3 * q1, q3_ms=1e3 * q3)
+    return times | dict(steps=len(seconds), tokens_per_second=tokens / median)
 
 
 def compare(records, against):
@@ -149,7 +154,7 @@ def markdown(result):
     on, against, records = result["machine"], result["against"], result["cases"]
     head = ["size", "experts", "ms a step", "least; quartiles", "tokens/s", "of best matmul", "MiB"]
     head += [f"{against} ms", f"tokens/s, ours / {against}", f"MiB, ours / {against}"] if against else []
-    rows = []
+    rows, names = [], list(records[0]["parts_ms"])
     for r in records:
         mine, words = r["ours"], [r["size"], r["experts"] or "dense"]
         row = words + [f"{mine['median_ms']:.1f}", f"{mine['min_ms']:.1f}; {mine['q1_ms']:.1f} - {mine['q3_ms']:.1f}",
@@ -157,7 +162,6 @@ def markdown(result):
         if against:
             row += [f"{r[against]['median_ms']:.1f}", f"{r['speed_ratio']:.2f}", number(r["memory_ratio"], ".2f")]
         rows.append(row)
-    names = list(records[0]["parts_ms"])
     spent = [[r["size"], r["experts"] or "dense", *(f"{r['parts_ms'][part]:.1f}" for part in names)] for r in records]
     s = result["sampling"]
     where = ", ".join(f"{name} {value}" for name, value in on.items())
@@ -195,20 +199,21 @@ def bench(given, chosen):
                 cases=records, sampling=sampling, growth=growth)
 
 
+def work(argv):
+    """Measure, write, print."""
+    given, chosen = options(argv)
+    try:
+        result = bench(given, chosen)
+    except BrokenExecutor:
+        raise MemoryError("a measuring process was ended by the system") from None
+    if given.json:
+        replace(Path(given.json), lambda file: file.write(json.dumps(result, indent=1).encode()))
+    print(*markdown(result), sep="\n\n")
+
+
 def main(argv=None):
     """The command: exit code 0, or 2 and one sentence."""
-    try:
-        given, chosen = options(argv)
-        result = bench(given, chosen)
-        print(*markdown(result), sep="\n\n")
-        if given.json:
-            with open(given.json, "w", encoding="utf-8") as file:
-                json.dump(result, file, indent=1)
-    except BrokenExecutor:
-        return config.refuse("minimoe.bench", "a measuring process was ended by the system; expected more free memory")
-    except (ValueError, OSError, MemoryError) as error:
-        return config.refuse("minimoe.bench", error)
-    return 0
+    return command.exit_code("python -m minimoe.bench", work, argv)
 
 
 if __name__ == "__main__":

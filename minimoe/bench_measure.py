@@ -6,7 +6,9 @@ B batch   T time   D model width   E experts
 import contextlib
 import dataclasses
 import functools
+import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -38,7 +40,6 @@ PARTS = {
     "clip": [(step, "clip_global_norm_")],
     "Adam": [(step, "adam_step_")],
 }
-UPDATE = ("accumulate", "clip", "Adam")                                       # the others: forward and backward
 
 
 class Case(NamedTuple):
@@ -75,6 +76,13 @@ def theirs(case):
     return Training(case.cfg, case.T, p, functools.partial(random_batch, case, rng), case.train, os.cpu_count()).step
 
 
+def end_with_parent():
+    """Let this process end when the one that began it does, however that was, and leave Ctrl-C to that one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watch = lambda: (multiprocessing.parent_process().join(), os._exit(1))
+    threading.Thread(target=watch, daemon=True).start()
+
+
 HELD = {}                       # what this process keeps from `begin`
 
 
@@ -103,10 +111,8 @@ def memory():
 def resident_peak():
     """The largest resident memory of this process so far in MiB, or None."""
     status = Path("/proc/self/status")
-    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
-    for line in lines:
-        if line.startswith("VmHWM"):                # on Linux ru_maxrss would begin with the parent process's
-            return int(line.split()[1]) / 1024
+    if status.exists():                             # on Linux ru_maxrss would begin with the parent process's
+        return int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) / 1024
     try:
         import resource
     except ImportError:
@@ -145,15 +151,14 @@ def timers():
 
 
 def parts(seconds):
-    """Median milliseconds of a step's parts, of the rest (to draw a batch, to empty the gradient), and of forward and
-    backward together."""
+    """Median milliseconds of a step's parts, of the rest (to draw a batch), and of forward and backward together."""
     steps, end = [], time.perf_counter() + seconds
     while len(steps) < 3 or time.perf_counter() < end:
         with timers() as spent:
             start = time.perf_counter()
             HELD["step"]()
             took = time.perf_counter() - start
-        both = sum(t for part, t in spent.items() if part not in UPDATE)
+        both = sum(t for part, t in spent.items() if part not in ("accumulate", "clip", "Adam"))
         steps.append(spent | {"rest": took - sum(spent.values()), "forward and backward": both})
     return {part: 1000 * float(np.median([s[part] for s in steps])) for part in steps[0]}
 
@@ -184,10 +189,7 @@ def best_matmul(seconds):
 
 
 def sampling(case):
-    """Seconds for TOKENS tokens, always the likeliest one, with the cache, and with the whole prefix again for each.
-
-    Raises ValueError where the texts differ.
-    """
+    """Seconds for TOKENS tokens, always the likeliest one, with the cache, and with the whole prefix again for each."""
     shapes = model.shapes(case.cfg)
     p, ids, context = views(initial(shapes, np.random.default_rng(1)), shapes), [10], TOKENS + 1
     marks = [time.perf_counter()]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -52,14 +53,21 @@ def load(folder, shapes_of):
     Raises ValueError where there is no checkpoint, or it is damaged, or of another layout. Nothing in the file is run.
     """
     path = Path(folder) / NAME
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; expected the --out folder of a training run")
     try:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is no .npz file")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
             meta = json.loads(str(file["meta"]))
         configs = config.from_options({**meta["model"], **meta["train"], **meta["data"]})
         check(meta, arrays, size(shapes_of(configs["model"])))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; expected the --out folder of a training run") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}); expected a checkpoint of train.py") from None
+    except MemoryError:
+        raise ValueError(f"{path} holds, or says that it holds, more than fits into the memory") from None
     except Exception as error:        # whatever a damaged file makes zipfile, NumPy or json say
         why = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} is damaged or not a checkpoint of this version ({why})") from None
@@ -86,16 +94,31 @@ def check(meta, arrays, P):
         expect(a.shape == () and a.dtype.kind == "i" and a >= 0, name, a, "a count")
 
 
+def step_of(line):
+    """The step of a line of the metrics; 0 where it is damaged, or somebody else's."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
+        return 0
+
+
 def cut_metrics(folder, step):
-    """Drop the lines after `step`, and a last line that was cut off: the run goes on from its checkpoint."""
+    """Drop the lines of later steps, and a last line that was cut off: the run goes on from its checkpoint."""
     path = Path(folder) / METRICS
-    kept = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] > step:
-                    break
-            except (ValueError, TypeError, LookupError, RecursionError):      # cut off, or not ours
-                break
-            kept.append(line + "\n")
-    replace(path, lambda file: file.write("".join(kept).encode()))
+    *lines, last = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+    lines += [last] * (step_of(last) > 0)
+    kept = [line + b"\n" for line in lines if step_of(line) <= step]
+    replace(path, lambda file: file.writelines(kept))
+
+
+def amend_metrics(folder, step, **values):
+    """Put values into the line of a step."""
+    path = Path(folder) / METRICS
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    lines = [metrics_line(json.loads(line) | values).encode() if step_of(line) == step else line for line in lines]
+    replace(path, lambda file: file.write(b"\n".join(lines)))
+
+
+def metrics_line(record):
+    """A record as JSON, which has no number that is not finite: null."""
+    return json.dumps({name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in record.items()})

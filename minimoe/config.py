@@ -1,9 +1,9 @@
-"""Every knob, its default and its meaning: the only place that lists them, and the command line made from it."""
-import argparse
+"""Every knob, its default and its meaning: the only place that lists them. The command line is made from it."""
 import dataclasses
 import math
-import sys
 from dataclasses import dataclass
+
+MOST = 1 << 18                  # of any size: what lies beyond is a slip of the finger, and would fill the memory
 
 
 # what a field of a type may hold, in words
@@ -30,12 +30,13 @@ def check_choices(config):
         expect(not choices or value in choices, f.name, value, " | ".join(choices or ()))
 
 
-def check_at_least(config, least, *names):
-    """Raises ValueError where a named field is below `least`, or not finite."""
+def check_at_least(config, least, *names, most=math.inf):
+    """Raises ValueError where a named field is not finite, below `least` or above `most`."""
     for name in names:
         value = getattr(config, name)
         kind = "an integer" if isinstance(least, int) else "a finite number"
-        expect(math.isfinite(value) and value >= least, name, value, f"{kind}, {least} or more")
+        expect(not value > most or value == math.inf, name, value, f"{kind}, {most} at most")
+        expect(least <= value < math.inf, name, value, f"{kind}, {least} or more")
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,12 @@ class Model:
 
     def __post_init__(self):
         check_choices(self)
-        check_at_least(self, 1, "d_model", "n_layers", "n_heads", "n_experts")
-        check_at_least(self, 0, "d_ff")
+        check_at_least(self, 1, "d_model", "n_heads", "n_experts", most=MOST)
+        check_at_least(self, 1, "n_layers", most=1000)
+        check_at_least(self, 0, "d_ff", most=MOST)
+        check_at_least(self, 2, "n_buckets", most=MOST)
+        check_at_least(self, 258, "vocab_size", most=MOST)                    # the bytes, padding, end
         check_at_least(self, 0.0, "jitter")
-        expect(self.vocab_size >= 258, "vocab_size", self.vocab_size, "258 or more: bytes, padding, end")
         expect(self.d_model % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of --d-model {self.d_model}")
         k = 1 if self.router == "switch" else 2
         expect(self.sparse == "none" or self.n_experts >= k, "n_experts", self.n_experts,
@@ -75,9 +78,8 @@ class Model:
                "2 or more: --sparse second makes every second block sparse")
         expect(0 < self.capacity_factor < math.inf, "capacity_factor", self.capacity_factor, "a finite number above 0")
         expect(self.jitter < 1, "jitter", self.jitter, "a number below 1")
-        expect(self.n_buckets >= 2, "n_buckets", self.n_buckets, "2 or more")
-        expect(self.max_distance > self.n_buckets // 2, "max_distance", self.max_distance,
-               f"more than half of --n-buckets {self.n_buckets}")
+        expect(self.n_buckets // 2 < self.max_distance <= MOST, "max_distance", self.max_distance,
+               f"more than half of --n-buckets {self.n_buckets}, {MOST} at most")
         for name in ("bias_scale", "init_scale"):
             expect(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
 
@@ -106,9 +108,11 @@ class Train:
 
     def __post_init__(self):
         check_choices(self)
-        check_at_least(self, 1, "steps", "batch_size", "accumulate", "eval_every", "log_every", "checkpoint_every")
+        check_at_least(self, 1, "steps", "accumulate", "eval_every", "log_every", "checkpoint_every")
+        check_at_least(self, 1, "batch_size", most=MOST)
         check_at_least(self, 0, "warmup", "seed")
-        check_at_least(self, 0.0, "minutes", "weight_decay", "alpha", "z_loss")
+        check_at_least(self, 0.0, "weight_decay", "alpha", "z_loss")
+        check_at_least(self, 0.0, "minutes", most=1e6)
         for name in ("lr", "clip"):
             expect(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
         expect(1e-30 <= self.eps < math.inf, "eps", self.eps, "a finite number, 1e-30 or more: float32 has none much smaller")
@@ -126,7 +130,8 @@ class Data:
 
     def __post_init__(self):
         check_choices(self)
-        check_at_least(self, 2, "seq_len")
+        expect(all(type(name) is str for name in self.data), "data", self.data, "names of files")
+        check_at_least(self, 2, "seq_len", most=MOST)
 
 
 GROUPS = dict(model=Model, train=Train, data=Data)
@@ -138,42 +143,6 @@ PRESETS = {
     "dense": dict(sparse="none"),
     "glam-dense": GLAM | dict(sparse="none"),
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with one sentence instead of a page where an option is wrong, and no abbreviations."""
-
-    def __init__(self, prog, description):
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
-
-    def error(self, message):
-        self.exit(refuse(self.prog, message))
-
-
-def any_console():
-    """Let a console that cannot show a character show a question mark."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-
-
-def refuse(program, error):
-    """Say on stderr, in one sentence, why the program does not go on: the exit code 2."""
-    print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
-
-
-def add_options(parser):
-    """An option for each field; only those that were given appear in the result."""
-    for name, group in GROUPS.items():
-        options = parser.add_argument_group(name)
-        for f in dataclasses.fields(group):
-            kind = dict(nargs="+", metavar="FILE") if f.type is tuple else dict(type=f.type, choices=f.metadata["choices"])
-            if kind.get("choices") is None and "type" in kind:
-                kind["metavar"] = f.type.__name__.upper()
-            default = "none" if f.type is tuple else f.default
-            options.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS,
-                                 help=f"{f.metadata['help']} [{default}]", **kind)
 
 
 def from_options(values):

@@ -78,13 +78,19 @@ def generate(p, cfg, prompt, n_tokens, temperature, top_k, top_p, seed, context,
     prompt     ids, at least one
     context    int, as in kv_cache_step
     forbidden  ids that are never drawn, such as padding
+
+    Raises ValueError where the model's logits are not finite.
     """
     rng = np.random.default_rng(seed)
     never = np.zeros(cfg.vocab_size, "float32")
     never[list(forbidden)] = -np.inf
     never = xp.asarray(never)
-    logits, cache, _ = kv_cache_step(p, cfg, xp.asarray([prompt]), {}, context)
+    cache = {}
+    for start in range(0, len(prompt), context):                              # a long prompt piece by piece
+        logits, cache, _ = kv_cache_step(p, cfg, xp.asarray([prompt[start:start + context]]), cache, context)
     for _ in range(n_tokens):
+        if not np.isfinite(host(logits[0, -1])).all():
+            raise ValueError("the model's logits are not finite; expected a run that did not diverge")
         share = host(sample_filter(logits[0, -1] + never, temperature, top_k, top_p)).astype("float64").cumsum()
         token = int(share.searchsorted(rng.random() * share[-1], side="right"))
         logits, cache, seen = kv_cache_step(p, cfg, xp.asarray([[token]]), cache, context)

@@ -36,10 +36,10 @@ def text(tmp_path):
     return str(path)
 
 
-def call(command, *argv):
+def call(program, *argv):
     """The exit code of a command in this process."""
     try:
-        return command.main([str(a) for a in argv])
+        return program.main([str(a) for a in argv])
     except SystemExit as exit:
         return exit.code
 

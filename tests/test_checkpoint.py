@@ -120,9 +120,11 @@ def lines(*steps):
 @pytest.mark.parametrize("text, step, kept", [
     (lines(10, 20, 30), 20, lines(10, 20)), (lines(10, 20, 30), 25, lines(10, 20)), (lines(10, 20), 30, lines(10, 20)),
     (lines(10, 20), 0, ""), ("", 10, ""), (lines(10, 20) + '{"step": 3', 30, lines(10, 20)),
-    (lines(10, 20)[:-1], 30, lines(10, 20)), (lines(10) + "\n", 30, lines(10)), (lines(10) + "5\n", 30, lines(10)),
-    (lines(10) + "{}\n", 30, lines(10)), (lines(10) + '{"step": "x"}\n', 30, lines(10))])
+    (lines(10, 20)[:-1], 30, lines(10, 20)), (lines(10) + "5", 30, lines(10)),
+    *((lines(10) + junk + lines(20, 30), 20, lines(10) + junk + lines(20)) for junk in
+      ("\n", "5\n", "{}\n", '{"step": "x"}\n', '{"step": 1', "\u2028\n", "\ufeff\n"))])
 def test_metrics_are_cut_back_to_the_step(tmp_path, text, step, kept):
+    """What is damaged, or somebody else's, stays as it is, and all lines after it."""
     path = tmp_path / checkpoint.METRICS
     path.write_bytes(text.encode())
     checkpoint.cut_metrics(tmp_path, step)

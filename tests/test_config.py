@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from minimoe import config
+from minimoe import command, config
 from minimoe.config import Data, Model, Train
 
 INF, NAN = math.inf, math.nan
@@ -109,8 +109,8 @@ def test_configurations_cannot_be_changed():
 
 
 def parser():
-    parser = config.Parser("train.py", "")
-    config.add_options(parser)
+    parser = command.Parser("train.py", "")
+    command.add_options(parser)
     return parser
 
 
@@ -158,5 +158,5 @@ def test_a_wrong_option_is_refused_in_one_line(argv, said, capsys):
 
 
 def test_refuse_prints_one_line_whatever_the_error_says(capsys):
-    assert config.refuse("train.py", ValueError("first\n  second\n")) == 2
+    assert command.refuse("train.py", ValueError("first\n  second\n")) == 2
     assert capsys.readouterr() == ("", "train.py: first second\n")

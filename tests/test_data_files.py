@@ -1,6 +1,7 @@
 """Which encoding a file is in, and what it becomes; which text after a colon is a weight; what is refused."""
 import codecs
 import gc
+import io
 import os
 import tempfile
 
@@ -58,11 +59,36 @@ def test_utf32_with_its_mark(tmp_path):
     FRENCH.encode("latin-1"), FRENCH_MEAN.encode("latin-1"), "Größe, schön, süß\n".encode("latin-1") * 9,
     RUSSIAN.encode("cp1251"), RUSSIAN.encode("koi8-r"), KOREAN.encode("euc-kr"), TRADITIONAL.encode("big5", "replace"),
     np.random.default_rng(0).integers(0, 256, 5000, np.uint8).tobytes(), bytes(range(128, 255)) * 8,
-    CHINESE.encode("gbk") + b"\xff", ENGLISH.encode() + b"\xe7\x8b", codecs.BOM_UTF8 + b"\xff\xfe\xfa" * 9,
+    CHINESE.encode("gbk") + b"\xff" * 3, ENGLISH.encode() + b"\xe7\x8b", codecs.BOM_UTF8 + b"\xff\xfe\xfa" * 9,
     codecs.BOM_UTF16_LE + b"odd number of bytes!" + b"\xe9",
 ])
 def test_other_bytes_stay_bytes_and_are_said(tmp_path, data):
     assert opened(tmp_path, data) == (data, "notes.txt is neither UTF-8, UTF-16 nor GB18030; used byte by byte.")
+
+
+NAMES = "张伟 王芳 李娜 刘洋 陈杰 杨秀英 赵敏 黄强 周磊 吴军 徐静 孙丽 朱涛 马超 胡明 郭艳 林峰 何勇 高翔 梁宇".replace(" ", "\n")
+
+
+@pytest.mark.parametrize("text", [NAMES, "name,city\n张伟,北京\n李四,上海\n王五,重庆\n赵六,天津\n孙七,西安\n",
+                                  "apple 苹果\npear 梨\nchair 椅子\nsnow 雪\nforest 森林\nsea 海洋\nlight 灯\n"])
+def test_lists_without_everyday_characters_are_found_too(tmp_path, text):
+    assert opened(tmp_path, text.encode("gbk")) == (text.encode(), "notes.txt is GB18030; converted to UTF-8.")
+
+
+@pytest.mark.parametrize("data", [CHINESE.encode("gbk") + b"\xff", CHINESE.encode("gbk") + "好".encode("gbk")[:1],
+                                  (CHINESE + "好").encode("utf-16")[:-1]])
+def test_a_character_that_was_cut_is_replaced_and_said(tmp_path, data):
+    text, note = opened(tmp_path, data)
+    assert text == CHINESE.encode() + "\ufffd".encode() and note.endswith("converted to UTF-8, with 1 broken character.")
+
+
+def test_no_room_to_convert_is_said(tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", Full)
+    with pytest.raises(ValueError, match="notes.txt is GB18030 and cannot be converted in .*No space left.*expected room"):
+        opened(tmp_path, CHINESE.encode("gbk"))
 
 
 def test_a_zero_byte_in_utf8_is_no_utf16(tmp_path):

@@ -185,3 +185,24 @@ def test_as_many_tokens_as_asked_for_each_with_what_its_routers_saw():
     cfg = config("switch")
     found = list(generate(parameters(cfg), cfg, [3], 4, 1.0, 0, 1.0, 1, 6))
     assert len(found) == 4 and all(seen[1]["index"].shape == (1, 1) for _, seen in found)
+
+
+def test_a_long_prompt_is_read_piece_by_piece(monkeypatch):
+    """Never more tokens at once than the context, and the text goes on as if they had been."""
+    cfg, sizes = config("glam"), []
+    p, prompt = parameters(cfg), integers(cfg.vocab_size, 1, 17)
+    text = [int(host(kv_cache_step(p, cfg, device(prompt), {}, 6)[0])[0, -1].argmax())]
+
+    def spy(p, cfg, ids, cache, context):
+        sizes.append(ids.shape[1])
+        return kv_cache_step(p, cfg, ids, cache, context)
+    monkeypatch.setattr("minimoe.generate.kv_cache_step", spy)
+    assert drawn(cfg, p, 1, temperature=0, prompt=prompt[0]) == text and sizes == [6, 6, 5, 1]
+
+
+def test_logits_that_are_not_finite_are_refused():
+    cfg = config("dense")
+    p = parameters(cfg)
+    p["norm"][...] = np.inf
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="not finite"):
+        drawn(cfg, p, 1)

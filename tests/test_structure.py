@@ -13,7 +13,7 @@ PACKAGE = ROOT / "minimoe"
 
 # in reading order; tools around the core; by subject, never imported by the core
 CORE = "backend cores config params ops attention load router moe model optim step checkpoint generate".split()
-TOOLS = "count bench_torch bench_measure bench plot view doctor".split()
+TOOLS = "count command bench_torch bench_measure bench plot view doctor".split()
 FOLDERS = "data t5 more parallel lessons grade".split()
 TOP = {"minimoe", "tests", "train.py", "sample.py", "README.md", "requirements.txt", "LICENSE", ".gitignore", ".ci"}
 

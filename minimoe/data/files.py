@@ -21,7 +21,7 @@ MARKS = [                       # byte order marks; little UTF-32's begins like 
 ]
 
 # Kinds of characters, for telling text from bytes that merely happen to decode.
-ODD, ASCII, USUAL, EVERYDAY = range(4)
+BROKEN, ODD, ASCII, USUAL, COMMON, LATE, EVERYDAY = range(7)
 USUAL_RANGES = [(0xA0, 0x24F), (0x370, 0x52F), (0x590, 0x6FF), (0x900, 0x97F), (0xE00, 0xE7F), (0x2010, 0x2027),
                 (0x3000, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xFF00, 0xFFEF)]
 # What no longer Chinese text does without, simplified or traditional, modern or classical.
@@ -52,7 +52,8 @@ def open_text(path):
     """
     try:
         if not os.path.exists(path):
-            raise ValueError(f"there is no file {path}; expected the path of a text file")
+            hint = ", or python alone" if "python" in path.lower() else ", or with a weight as in a.txt:0.6" * (":" in path)
+            raise ValueError(f"there is no file {path or 'without a name'}; expected the path of a text file{hint}")
         if not os.path.isfile(path):
             raise ValueError(f"{path} is not a file; expected the path of a text file")
         encoding, skip = detect(path)
@@ -64,7 +65,9 @@ def open_text(path):
         if encoding is None:
             note = f"{name} is neither UTF-8, UTF-16 nor GB18030; used byte by byte."
             return np.memmap(path, np.uint8, "r").view(np.ndarray), note
-        return converted(path, encoding, skip), f"{name} is {encoding.upper()}; converted to UTF-8."
+        text, broken = converted(path, encoding, skip)
+        damage = f", with {broken} broken character{'s' * (broken > 1)}" if broken else ""
+        return text, f"{name} is {encoding.upper()}; converted to UTF-8{damage}."
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}; expected a text file") from None
 
@@ -74,8 +77,10 @@ def detect(path):
     with open(path, "rb") as file:
         head = file.read(4)
     for mark, encoding in MARKS:
-        if head.startswith(mark) and decodes(path, encoding, len(mark)):
-            return encoding, len(mark)
+        if head.startswith(mark):
+            counts = survey(path, encoding, len(mark))
+            if not counts[BROKEN] or hardly_broken(counts) and familiar(counts) > 0.1:
+                return encoding, len(mark)
     if any(b"\0" in piece for piece in pieces(path)):
         # Latin letters read in the wrong byte order are rare Chinese ones, so one of the two readings looks familiar.
         encoding = max("utf-16-le", "utf-16-be", key=lambda encoding: familiar(survey(path, encoding)))
@@ -84,11 +89,24 @@ def detect(path):
             return encoding, 0
     if decodes(path, "utf-8", 0):
         return "utf-8", 0
-    # Half of all binary codes are possible in GB18030, so decoding proves nothing; everyday characters do.
     counts = survey(path, "gb18030")
-    if counts[EVERYDAY] > 0.1 * (counts.sum() - counts[ASCII]):
-        return "gb18030", 0
-    return None, 0
+    return ("gb18030", 0) if hardly_broken(counts) and chinese(counts) else (None, 0)
+
+
+def hardly_broken(counts):
+    """Whether a survey has one broken character in a thousand at most, or one in all: at a cut, say."""
+    return counts[BROKEN] <= max(1, 0.001 * counts.sum())
+
+
+def chinese(counts):
+    """Whether a survey in GB18030 is one of Chinese. Half of all binary codes are possible there, so decoding proves nothing.
+
+    Running text has everyday characters. Lists of names or words have common hanzi nearly alone, those of the last third of
+    the alphabet among them; in other languages' codes, those of Korean above all, that third stays empty.
+    """
+    foreign = counts.sum() - counts[ASCII]
+    common = counts[[COMMON, LATE, EVERYDAY]].sum()
+    return counts[EVERYDAY] > 0.1 * foreign or common >= 0.9 * foreign and counts[LATE] >= 0.1 * foreign > 0
 
 
 def pieces(path, skip=0):
@@ -99,9 +117,9 @@ def pieces(path, skip=0):
             yield piece
 
 
-def characters(path, encoding, skip=0):
-    """The text of a file, piece by piece.   Raises UnicodeDecodeError."""
-    decoder = codecs.getincrementaldecoder(encoding)()
+def characters(path, encoding, skip=0, errors="strict"):
+    """The text of a file, piece by piece.   Raises UnicodeDecodeError where errors are not to be replaced by U+FFFD."""
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
     for piece in pieces(path, skip):
         yield decoder.decode(piece)
     yield decoder.decode(b"", final=True)
@@ -122,20 +140,21 @@ def kinds():
     kind[[9, 10, 12, 13, *range(32, 127)]] = ASCII
     for first, last in USUAL_RANGES:
         kind[first:last + 1] = USUAL
+    for first in range(0xB0, 0xD8):                             # the common hanzi of GB2312, in the order of their sound
+        hanzi = bytes(byte for last in range(0xA1, 0xFF) for byte in (first, last)).decode("gb2312", "ignore")
+        kind[[ord(c) for c in hanzi]] = COMMON if first < 0xC9 else LATE
     kind[[ord(c) for c in EVERYDAY_CHINESE]] = EVERYDAY
+    kind[0xFFFD] = BROKEN
     return kind
 
 
-def survey(path, encoding):
-    """How many characters of each kind a file has in an encoding; none of any if it does not decode.   (4,) int"""
-    counts = np.zeros(4, int)
-    try:
-        for text in characters(path, encoding):
-            points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-            counts += np.bincount(kinds()[points], minlength=4)
-        return counts
-    except UnicodeDecodeError:
-        return np.zeros(4, int)
+def survey(path, encoding, skip=0):
+    """How many characters of each kind a file has in an encoding; what does not decode is broken.   (7,) int"""
+    counts = np.zeros(7, int)
+    for text in characters(path, encoding, skip, "replace"):
+        points = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32)
+        counts += np.bincount(kinds()[points], minlength=7)
+    return counts
 
 
 def familiar(counts):
@@ -144,12 +163,18 @@ def familiar(counts):
 
 
 def converted(path, encoding, skip):
-    """A file in UTF-8, mapped from a temporary file that goes when the array does.   (n,) uint8"""
+    """A file in UTF-8, mapped from a temporary file that goes when the array does: (n,) uint8, and how much was broken."""
+    broken = 0
     with tempfile.TemporaryFile() as file:         # has no name, or on Windows is deleted with its last handle: the map's
-        for text in characters(path, encoding, skip):
-            file.write(text.encode("utf-8"))
-        file.flush()
-        return np.memmap(file, np.uint8, "r").view(np.ndarray)
+        for text in characters(path, encoding, skip, "replace"):
+            broken += text.count("\ufffd")
+            try:
+                file.write(text.encode("utf-8", "replace"))
+                file.flush()
+            except OSError as error:
+                raise ValueError(f"{path} is {encoding.upper()} and cannot be converted in {tempfile.gettempdir()} "
+                                 f"({error.strerror}); expected room there, or a file in UTF-8") from None
+        return np.memmap(file, np.uint8, "r").view(np.ndarray), broken
 
 
 def bytes_per_character(texts):
