@@ -21,7 +21,7 @@ except ImportError:             # the grader runs on NumPy alone: then everythin
     threadpoolctl = None
 
 PIECE = 1 << 20                 # bytes of the first cut argument in one piece of `split`: what it makes fits the cache
-LEAST = 1 << 16                 # bytes that are worth a second thread
+LEAST = 1 << 17                 # bytes of it that are worth a thread of their own
 GROUPS = 2                      # of pieces, for each thread: the gradients of a group are added up as they come
 LINE = 1 << 17                  # numbers of each vector in one piece of `fuse`
 
@@ -89,9 +89,9 @@ def run(calls):
     return results
 
 
-def _spans(length, size):
-    """0 ... length cut into slices of about `size`, at least one per thread."""
-    n = max(1, min(length, max(_blas()[1], math.ceil(length / max(size, 1)))))
+def _spans(length, n):
+    """0 ... length cut into about n slices."""
+    n = max(1, min(length, math.ceil(n)))
     edges = [length * i // n for i in range(n + 1)]
     return [slice(a, b) for a, b in zip(edges, edges[1:])]
 
@@ -133,7 +133,8 @@ def split(*names, piece=PIECE):
         def whole(*args, **named):
             args = signature.bind(*args, **named).args if named else args
             rows = args[first]
-            if not xp.on_cpu or _busy() or rows.nbytes < min(piece, LEAST) or _blas()[1] == 1 and rows.nbytes <= piece:
+            n = max(rows.nbytes / piece, min(_blas()[1], rows.nbytes // min(piece, LEAST))) if xp.on_cpu else 1
+            if n <= 1 or _busy():
                 return op(*args)
             floats = [i for i, a in enumerate(args) if isinstance(a, dict) or isinstance(a, xp.ndarray) and a.dtype.kind == "f"]
             y = _Rows(len(rows))
@@ -143,7 +144,7 @@ def split(*names, piece=PIECE):
                 y.put(s, part)
                 return s, back
 
-            pieces = run([functools.partial(forward, s) for s in _spans(len(rows), piece * len(rows) // rows.nbytes)])
+            pieces = run([functools.partial(forward, s) for s in _spans(len(rows), n)])
 
             def backward(dy):
                 out = {i: _Rows(len(rows)) for i in floats if i in cut}
@@ -158,7 +159,7 @@ def split(*names, piece=PIECE):
                         total = _add_up(total, grads) if total else grads
                     return total
 
-                groups = _spans(len(pieces), len(pieces) / GROUPS / _blas()[1])
+                groups = _spans(len(pieces), GROUPS * _blas()[1])
                 totals = run([functools.partial(of_group, pieces[s]) for s in groups])
                 shared = functools.reduce(_add_up, totals)
                 grads = tuple(out[i].whole if i in out else shared[i] for i in floats)
@@ -179,7 +180,7 @@ def dot(a, b):
     """sum a_i b_i of two flat vectors, the pieces' sums added in order.   (P,), (P,) -> ()"""
     if not xp.on_cpu:
         return xp.dot(a, b)
-    return xp.stack(run([functools.partial(xp.dot, a[s], b[s]) for s in _spans(len(a), 1 << 20)])).sum()
+    return xp.stack(run([functools.partial(xp.dot, a[s], b[s]) for s in _spans(len(a), len(a) / (8 * LINE))])).sum()
 
 
 def select(ok, a, b):
@@ -198,7 +199,7 @@ def fuse(op):
         if not xp.on_cpu or n <= LINE:
             return op(*args)
 
-        run([functools.partial(op, *(a[s] if getattr(a, "ndim", 0) else a for a in args)) for s in _spans(n, LINE)])
+        run([functools.partial(op, *(a[s] if getattr(a, "ndim", 0) else a for a in args)) for s in _spans(n, n / LINE)])
 
     return whole
 
