@@ -127,48 +127,49 @@ def split(*names, piece=PIECE):
     def decorate(op):
         signature = inspect.signature(op)
         cut = {[*signature.parameters].index(name) for name in names}
-        first = min(cut)
 
         @functools.wraps(op)
         def whole(*args, **named):
             args = signature.bind(*args, **named).args if named else args
-            rows = args[first]
+            rows = args[min(cut)]
             n = max(rows.nbytes / piece, min(_blas()[1], rows.nbytes // min(piece, LEAST))) if xp.on_cpu else 1
-            if n <= 1 or _busy():
-                return op(*args)
-            floats = [i for i, a in enumerate(args) if isinstance(a, dict) or isinstance(a, xp.ndarray) and a.dtype.kind == "f"]
-            y = _Rows(len(rows))
-
-            def forward(s):
-                part, back = op(*(a[s] if i in cut and a is not None else a for i, a in enumerate(args)))
-                y.put(s, part)
-                return s, back
-
-            pieces = run([functools.partial(forward, s) for s in _spans(len(rows), n)])
-
-            def backward(dy):
-                out = {i: _Rows(len(rows)) for i in floats if i in cut}
-
-                def of_group(pieces):
-                    total = {}
-                    for s, back in pieces:
-                        grads = back(dy[s])
-                        grads = dict(zip(floats, grads if len(floats) > 1 else (grads,)))
-                        for i in out:
-                            out[i].put(s, grads.pop(i))
-                        total = _add_up(total, grads) if total else grads
-                    return total
-
-                groups = _spans(len(pieces), GROUPS * _blas()[1])
-                totals = run([functools.partial(of_group, pieces[s]) for s in groups])
-                shared = functools.reduce(_add_up, totals)
-                grads = tuple(out[i].whole if i in out else shared[i] for i in floats)
-                return grads if len(floats) > 1 else grads[0]
-
-            return y.whole, backward
+            return op(*args) if n <= 1 or _busy() else _in_pieces(op, args, cut, _spans(len(rows), n))
 
         return whole
     return decorate
+
+
+def _in_pieces(op, args, cut, spans):
+    """op(*args) where the arguments numbered in `cut` are cut into spans of rows."""
+    floats = [i for i, a in enumerate(args) if isinstance(a, dict) or isinstance(a, xp.ndarray) and a.dtype.kind == "f"]
+    y = _Rows(spans[-1].stop)
+
+    def forward(s):
+        part, back = op(*(a[s] if i in cut and a is not None else a for i, a in enumerate(args)))
+        y.put(s, part)
+        return s, back
+
+    pieces = run([functools.partial(forward, s) for s in spans])
+
+    def backward(dy):
+        out = {i: _Rows(spans[-1].stop) for i in floats if i in cut}
+
+        def of_group(pieces):
+            total = {}
+            for s, back in pieces:
+                grads = back(dy[s])
+                grads = dict(zip(floats, grads if len(floats) > 1 else (grads,)))
+                for i in out:
+                    out[i].put(s, grads.pop(i))
+                total = _add_up(total, grads) if total else grads
+            return total
+
+        groups = _spans(len(pieces), GROUPS * _blas()[1])
+        shared = functools.reduce(_add_up, run([functools.partial(of_group, pieces[s]) for s in groups]))
+        grads = tuple(out[i].whole if i in out else shared[i] for i in floats)
+        return grads if len(floats) > 1 else grads[0]
+
+    return y.whole, backward
 
 
 def reads_are_free():
