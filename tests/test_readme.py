@@ -72,6 +72,18 @@ def test_training_commands_run_in_their_quick_form(command, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("row", section("bad input")[2:])
+def test_bad_input_gets_the_answer_in_the_table(row, tmp_path):
+    command, answer = (cell.strip() for cell in row.strip("| ").split(" | "))
+    for name, content in {"empty.txt": "", "short.txt": "hello\n", "a.txt": "to be\n" * 200, "b.txt": "or not\n" * 200,
+                          "old/checkpoint.npz": "", "damaged/checkpoint.npz": "PK"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    done = subprocess.run([sys.executable, ROOT / "train.py", *shlex.split(command.strip("`"))], cwd=tmp_path,
+                          capture_output=True, text=True, encoding="utf-8")
+    assert (done.returncode, done.stderr) == (2, f"train.py: {answer}\n")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
