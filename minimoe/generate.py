@@ -50,8 +50,8 @@ def cached_attention(x, p, past, bias, mask, H):
 def sample_filter(logits, temperature, top_k, top_p):
     """The distribution that the next token is drawn from: temperature, then top-k, then top-p, then scaled to sum 1.
 
-    p = softmax(logits / temperature); kept are the top_k likeliest, and of those the likeliest whose sum first reaches
-    top_p (nucleus sampling, arXiv 1904.09751): the token that crosses it stays.
+    p = softmax(logits / temperature); kept are the top_k likeliest, and of those, scaled to sum 1 again, the likeliest
+    whose sum first reaches top_p (nucleus sampling, arXiv 1904.09751): the token that crosses it stays.
 
     logits       (V,) float
     temperature  number    0: all on the likeliest (greedy)

@@ -144,13 +144,23 @@ def moe_layer(x, W, W1, W2, route, C, mask, noise):
 
 
 def switch_layer(x, W, W1, W2, C, mask, noise):
-    """The Switch layer: y, balance, z = moe_layer with top-1 routing.   backward(dy, dbalance, dz) -> dx, dW, dW1, dW2"""
+    """The Switch layer: y = p_i(x) relu(x W1_i) W2_i for the best expert i; 0 for a token that finds no slot.
+
+    x  (N, D)    W  (D, E)    W1  (E, D, F)    W2  (E, F, D)  float    C  int, slots per expert, or None for no limit
+    mask  (N,) bool  False for padding, or None    noise  (N, D) float  the router sees x * noise, the experts x; or None
+    y  (N, D)    balance, z  ()  float  load_balance_loss and router_z_loss, without coefficients
+
+    backward(dy, dbalance, dz) -> dx, dW, dW1, dW2
+    """
     (y, balance, z, _), backward = moe_layer(x, W, W1, W2, routers.switch, C, mask, noise)
     return (y, balance, z), backward
 
 
 def glam_layer(x, W, W1, W2, C, mask, order):
-    """The GLaM layer: y, balance = moe_layer with top-2 routing.   backward(dy, dbalance) -> dx, dW, dW1, dW2"""
+    """The GLaM layer: y = sum of gate_j relu(x W1_j) W2_j over the best two experts j, as far as they have a slot.
+
+    Arguments and results as in switch_layer; order as in top2_gating.   backward(dy, dbalance) -> dx, dW, dW1, dW2
+    """
     route = functools.partial(routers.glam, order=order)
     (y, balance, z, _), backward = moe_layer(x, W, W1, W2, route, C, mask, None)
 

@@ -62,7 +62,7 @@ def lr_schedule(step, warmup, peak, kind, steps=None):
     linear    peak min(t / W, sqrt(W / t))        inverse square root after a linear warm-up
     constant  peak sqrt(W / max(t, W))            T5 and GLaM: 1 / sqrt(max(t, W)), here scaled to its peak
 
-    step    t, from 1    warmup  W, steps; 0: none    peak  the largest rate    kind  one of these three
+    step    t, from 1    warmup  W, steps; 0: cosine has none, and W counts as 1    peak  the largest rate    kind  one of these
     steps   the last step, for cosine
 
     Raises ValueError for another kind.

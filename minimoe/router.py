@@ -56,7 +56,7 @@ def top2_router(x, W):
     GShard (arXiv 2006.16668), Algorithm 1; GLaM (arXiv 2112.06905), Sec. 4:
         p = softmax(x W);   gates = (p_1, p_2) / (p_1 + p_2)     before capacity: what is dropped is not made up for
 
-    gates  (N, 2) float    index  (N, 2) int, first and second choice; ties in p go to the lowest number
+    logits, p  (N, E) float    gates  (N, 2) float    index  (N, 2) int, first and second choice; ties go to the lowest number
 
     backward(dlogits, dp, dgates) -> dx, dW.   The gates teach the two chosen logits only.   Raises ValueError for E < 2.
     """
@@ -90,7 +90,9 @@ def top2_gating(x, W, C, mask, order, noise):
     order  "choice"  all first choices, then all second ones: the papers' rule. A later token may take the place of an
                      earlier one's second choice, so with a capacity limit the past depends on the future.
            "token"   token after token, each with both choices: causal
+    C      int  slots per expert, or None for no limit    mask  (N,) bool  False for padding, or None
     noise  (N,) float in 0 ... 1: a second choice is used if 2 gate_2 > noise, else takes no slot; None: always used
+    logits, p, gates, index  as in top2_router, whatever becomes of a choice
     queue  (N, 2) int  the expert at whose queue a choice stands: index, or E where at none: padding, and unused choices
     slots  (N, 2) int  as in dispatch_positions
 
