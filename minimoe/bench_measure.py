@@ -20,7 +20,7 @@ import threadpoolctl
 
 from . import config, cores, model, moe, step
 from .backend import xp
-from .generate import generate, kv_cache_step
+from .generate import generate, decode_step
 from .params import initial, views
 
 TOKENS = 256                    # sampled
@@ -196,7 +196,7 @@ def sampling(case):
     cached = [token for token, _ in generate(p, case.cfg, [10], TOKENS, 0.0, 0, 1.0, 1, context)]
     marks.append(time.perf_counter())
     for _ in range(TOKENS):
-        logits, _, _ = kv_cache_step(p, case.cfg, np.array([ids]), {}, context)
+        logits, _, _ = decode_step(p, case.cfg, np.array([ids]), {}, context)
         ids.append(int(logits[0, -1].argmax()))
     marks.append(time.perf_counter())
     if ids[1:] != cached:

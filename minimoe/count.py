@@ -1,22 +1,25 @@
 """Counting: parameters, and the arithmetic of a step."""
-import math
-
-from .model import shapes
-from .params import leaves
-from .router import ROUTERS
 
 
 def count_params_flops(cfg, T):
     """Total parameters, those active for one token, and forward FLOPs per token, of a config.Model in a sequence of T.
 
-    A token uses k of E experts. One multiplication with one addition is two FLOPs; counted are the matrices, the head
-    and attention's two products over all T keys; not counted are routers, norms and empty slots.
+        embedding (V, D), tied to the head;   a norm (D,) before each sublayer and at the end
+        position tables (n_buckets, H): one, or one a layer;   attention: four matrices (D, D) a layer
+        feed-forward: ReLU 2 D F, GEGLU 3 D F;   sparse: router (D, E), and E experts of 2 D F, of which a token uses k
+        FLOPs = 2 (multiplications of the matrices + attention's two products over all T keys, 2 L T D)
+
+    d_ff of 0 is 4 D. Sparse is every second layer, counted from the first or from the second one, or none. k is 1 for the
+    router switch, else 2. One multiplication with one addition is two FLOPs; not counted are routers, norms, positions,
+    looking up the embedding, and empty slots.
     """
-    k = ROUTERS[cfg.router].k
-    total = active = multiplied = 0
-    for path, w in leaves(shapes(cfg)):
-        n = math.prod(w.shape)
-        used = n * k // w.shape[0] if w.per_expert else n
-        total, active = total + n, active + used
-        multiplied += used if len(w.shape) > 1 and path[-1] != "router" and path[0] != "position" else 0
-    return total, active, 2 * (multiplied + 2 * cfg.n_layers * T * cfg.d_model)
+    D, F, E, L, V = cfg.d_model, cfg.d_ff or 4 * cfg.d_model, cfg.n_experts, cfg.n_layers, cfg.vocab_size
+    k = 1 if cfg.router == "switch" else 2
+    sparse = {"none": 0, "first": (L + 1) // 2, "second": L // 2}[cfg.sparse]                  # layers
+    tables = L if cfg.position == "layer" else 1
+    matrices = L * 4 * D * D + (L - sparse) * (3 if cfg.ffn == "geglu" else 2) * D * F
+    expert = 2 * D * F
+    shared = V * D + tables * cfg.n_buckets * cfg.n_heads + (2 * L + 1) * D + sparse * D * E + matrices
+    active = shared + sparse * k * expert
+    flops = 2 * (V * D + matrices + sparse * k * expert + 2 * L * T * D)
+    return shared + sparse * E * expert, active, flops

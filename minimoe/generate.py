@@ -11,7 +11,7 @@ from .ops import linear, rms_norm, softmax
 from .router import ROUTERS
 
 
-def kv_cache_step(p, cfg, ids, cache, context):
+def decode_step(p, cfg, ids, cache, context):
     """The logits of new tokens from the keys and values of those before them.
 
     p        nested arrays, as model.shapes says
@@ -41,10 +41,25 @@ def cached_attention(x, p, past, bias, mask, H):
     """attention.self_attention, forward only, over past and new tokens: x, k, v, where k and v hold both."""
     n, _ = rms_norm(x, p["norm"], EPS)
     q, k, v = (heads(linear(n, p[W])[0], H)[0] for W in ("Wq", "Wk", "Wv"))   # (B, H, Tq, K)
-    if past:
-        k, v = (xp.concatenate(both, 2) for both in zip(past, (k, v)))        # (B, H, Tk, K)
-    mixed, _ = attention(q, k, v, bias, mask, 1.0)
+    mixed, k, v = kv_cache_step(q, k, v, *(past or (k[:, :, :0], v[:, :, :0])), bias, mask)
     return x + linear(mixed.transpose(0, 2, 1, 3).reshape(x.shape), p["Wo"])[0], k, v
+
+
+def kv_cache_step(q, k, v, past_k, past_v, bias, mask):
+    """Attention of new tokens to those remembered and to each other, unscaled; and what is to be remembered from now on.
+
+    y = attention(q, [past_k, k], [past_v, v], bias, mask, 1)
+
+    q, k, v         (B, H, Tq, K)  float  of the new tokens
+    past_k, past_v  (B, H, Tk - Tq, K)  float  of the tokens before them, or none: length 0
+    bias            (H, Tq, Tk)    float
+    mask            (Tq, Tk)       bool   True where a new token may look
+    y               (B, H, Tq, K)  float
+    k, v            (B, H, Tk, K)  float  the remembered ones, then the new ones
+    """
+    k, v = xp.concatenate((past_k, k), 2), xp.concatenate((past_v, v), 2)
+    y, _ = attention(q, k, v, bias, mask, 1.0)
+    return y, k, v
 
 
 def sample_filter(logits, temperature, top_k, top_p):
@@ -76,7 +91,7 @@ def generate(p, cfg, prompt, n_tokens, temperature, top_k, top_p, seed, context,
     """Yield n_tokens pairs (id, seen): a token drawn after the prompt, and what the routers did with it.
 
     prompt     ids, at least one
-    context    int, as in kv_cache_step
+    context    int, as in decode_step
     forbidden  ids that are never drawn, such as padding
 
     Raises ValueError where the model's logits are not finite.
@@ -87,11 +102,11 @@ def generate(p, cfg, prompt, n_tokens, temperature, top_k, top_p, seed, context,
     never = xp.asarray(never)
     cache = {}
     for start in range(0, len(prompt), context):                              # a long prompt piece by piece
-        logits, cache, _ = kv_cache_step(p, cfg, xp.asarray([prompt[start:start + context]]), cache, context)
+        logits, cache, _ = decode_step(p, cfg, xp.asarray([prompt[start:start + context]]), cache, context)
     for _ in range(n_tokens):
         if not np.isfinite(host(logits[0, -1])).all():
             raise ValueError("the model's logits are not finite; expected a run that did not diverge")
         share = host(sample_filter(logits[0, -1] + never, temperature, top_k, top_p)).astype("float64").cumsum()
         token = int(share.searchsorted(rng.random() * share[-1], side="right"))
-        logits, cache, seen = kv_cache_step(p, cfg, xp.asarray([[token]]), cache, context)
+        logits, cache, seen = decode_step(p, cfg, xp.asarray([[token]]), cache, context)
         yield token, seen

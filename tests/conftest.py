@@ -10,11 +10,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # the tests 
 pytest.register_assert_rewrite("tests.gradcheck", "tests.helpers")
 
 from minimoe import backend  # noqa: E402
+from minimoe.grade.exercises import EXERCISES  # noqa: E402
 
 
 def pytest_addoption(parser):
     parser.addoption("--backend", choices=["numpy", "strict", "cupy"], default="numpy",
                      help="numpy; strict: NumPy under CuPy's rules, no GPU needed; cupy: a GPU")
+    parser.addoption("--impl", metavar="student.py", help="the exercises' tests on this file, in place of the reference; nothing else")
 
 
 def pytest_configure(config):
@@ -23,6 +25,13 @@ def pytest_configure(config):
         from tests import strict
         name = strict
     backend.use(name)
+    for exercise in EXERCISES:
+        config.addinivalue_line("markers", f"ex_{exercise}: the checks of this exercise")
+
+
+def pytest_ignore_collect(collection_path, config):
+    if config.getoption("--impl") and collection_path.suffix == ".py":
+        return collection_path.name != "test_exercises.py" or None
 
 
 def pytest_collection_modifyitems(items):

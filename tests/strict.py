@@ -17,7 +17,7 @@ import operator
 
 import numpy as np
 
-BINARY = "add sub mul truediv floordiv mod pow matmul and_ or_ xor lt le gt ge eq ne".split()
+BINARY = "add sub mul truediv floordiv mod pow matmul and_ or_ xor rshift lshift lt le gt ge eq ne".split()
 UNARY = "neg pos abs invert".split()
 METHODS = """
     all any argmax argmin argsort astype clip conj copy cumprod cumsum diagonal dot fill flatten max mean min

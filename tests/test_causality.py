@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from minimoe import model
-from minimoe.generate import kv_cache_step
+from minimoe.generate import decode_step
 from minimoe.load import capacity
 
 from .helpers import SPARSE, assert_close, batch, config, device, host, parameters
@@ -79,10 +79,10 @@ def test_without_a_limit_one_token_at_a_time_gives_the_logits_of_the_full_text(n
     cfg = config(name)
     p, ids = parameters(cfg), host(batch(cfg, 2, 9, 0)["x"])
     full = host(model.decoder(p, cfg, device(ids), None, None, {})[0][0])
-    first, cache, _ = kv_cache_step(p, cfg, device(ids[:, :3]), {}, 9)
+    first, cache, _ = decode_step(p, cfg, device(ids[:, :3]), {}, 9)
     steps = [host(first)]
     for t in range(3, 9):
-        step, cache, _ = kv_cache_step(p, cfg, device(ids[:, t:t + 1]), cache, 9)
+        step, cache, _ = decode_step(p, cfg, device(ids[:, t:t + 1]), cache, 9)
         steps.append(host(step))
     assert_close(np.concatenate(steps, 1), full, 1e-10)
 

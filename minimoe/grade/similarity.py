@@ -1,0 +1,144 @@
+"""Who wrote like whom: the shapes of syntax trees, in which renaming, comments and order of functions leave no trace.
+
+A function becomes the sequence of its nodes, its own names all alike; a file, the set of all runs of K nodes in it. Two files
+are compared by what their sets share. This is reported and never scored: short functions of honest students are alike.
+"""
+import ast
+import functools
+import itertools
+from typing import NamedTuple
+
+from . import class_report, source
+from .exercises import EXERCISES
+
+K = 8                           # nodes of a run: part of a statement
+LONG = 40                       # nodes of a function that is worth naming
+SAME, ALIKE, INSIDE = 0.9, 0.4, 0.5     # of two functions; of two files, by what both have and by what the smaller has
+COMMON, FEW = 0.5, 4            # runs in more than this share of the class, and in more than so many files, say nothing on a pair
+REFERENCE = "minimoe"
+
+
+class Shape(NamedTuple):
+    """A file as it is compared."""
+    functions: dict         # name -> the set of its runs, of those that are long
+    runs: frozenset         # of the whole file
+
+
+def shape(text):
+    """The shape of a file's text; an empty one where it is not Python."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return Shape({}, frozenset())
+    modules = {a.asname or a.name: a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
+    functions = dict(defined(tree.body))
+    own = {name for name in functions if name not in EXERCISES}
+    sequences = {name: labels(node, own, modules) for name, node in functions.items()}
+    sets = {name: runs(sequence) for name, sequence in sequences.items()}
+    return Shape({name: sets[name] for name, s in sequences.items() if len(s) >= LONG}, frozenset().union(*sets.values()))
+
+
+def defined(body, prefix=""):
+    """(name, node) of the functions and methods of a file, outermost only."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef):
+            yield prefix + node.name, node
+        elif isinstance(node, ast.ClassDef):
+            yield from defined(node.body, f"{node.name}.")
+
+
+def labels(function, own, modules):
+    """The nodes of a function in the order of its text.   own: names of the file's other functions   modules: {as: name}"""
+    local = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    local |= {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)}
+    local |= {n.name for n in ast.walk(function) if isinstance(n, ast.FunctionDef) and n is not function}
+    found, rest = [], [*reversed(function.body)]
+    while rest:
+        node = rest.pop()
+        text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if text or isinstance(node, (ast.expr_context, ast.arguments)):
+            continue
+        found.append(label(node, local, own, modules))
+        children = [c for name, c in ast.iter_fields(node) if name not in ("annotation", "returns")]
+        children = [c for part in children for c in (part if isinstance(part, list) else [part])]
+        rest += reversed([c for c in children if isinstance(c, ast.AST)])
+    return found
+
+
+def label(node, local, own, modules):
+    """What is compared of one node."""
+    if isinstance(node, ast.Name):
+        return "local" if node.id in local else "own" if node.id in own else modules.get(node.id, node.id)
+    if isinstance(node, ast.Attribute):
+        return "." + node.attr
+    if isinstance(node, ast.Constant):
+        return "text" if isinstance(node.value, str) else repr(node.value)
+    if isinstance(node, ast.keyword):
+        return f"{node.arg}="
+    return "Assign" if isinstance(node, ast.AnnAssign) else type(node).__name__
+
+
+def runs(sequence):
+    """The set of the runs of K nodes; of a function that is shorter, none: `return x @ W` is nobody's own."""
+    return frozenset(hash(tuple(sequence[i:i + K])) for i in range(len(sequence) - K + 1))
+
+
+def shared(a, b):
+    """How much two sets have in common: of both together, and of the smaller one."""
+    both = len(a & b)
+    return both / max(len(a) + len(b) - both, 1), both / max(min(len(a), len(b)), 1)
+
+
+def same_functions(a, b):
+    """The names of long functions that two files have in the same shape, under any name in the second."""
+    for name, runs_of in a.functions.items():
+        others = [b.functions[name]] if name in b.functions else b.functions.values()
+        if any(shared(runs_of, other)[0] >= SAME for other in others):
+            yield name
+
+
+@functools.cache
+def reference():
+    """The shape of the package's own functions as one file."""
+    return shape(source.one_file(tuple(EXERCISES)))
+
+
+def compared(files):
+    """Rows (a, b, alike, inside, functions), the most alike first.   files: {id: text}
+
+    Each file against the reference, and the pairs of which a lecturer should know.
+    """
+    shapes = {student: shape(text) for student, text in files.items()}
+    usual = common([s.runs for s in shapes.values()])
+    special = {student: s.runs - usual for student, s in shapes.items()}
+    found = [(a, REFERENCE, shared(s.runs, reference().runs)[0], len(s.runs & reference().runs) / max(len(s.runs), 1))
+             for a, s in shapes.items()]
+    for a, b in itertools.combinations(shapes, 2):
+        alike, inside = shared(special[a], special[b])
+        much = min(len(special[a]), len(special[b])) >= LONG
+        if not much or alike < ALIKE and inside < INSIDE:
+            alike, inside = shared(shapes[a].runs, shapes[b].runs)
+            if alike < SAME:        # else the same file, even where half the class has it
+                continue
+        found.append((a, b, alike, inside))
+    found = [(a, b, round(alike, 3), round(inside, 3), " ".join(same_functions(shapes[a], shapes.get(b) or reference())))
+             for a, b, alike, inside in found]
+    return sorted(found, key=lambda row: (-max(row[2], row[3]), -row[2], row[0], row[1]))
+
+
+def common(sets):
+    """The runs that so many files have that they say nothing on two of them."""
+    times = {}
+    for run in itertools.chain.from_iterable(sets):
+        times[run] = times.get(run, 0) + 1
+    return {run for run, n in times.items() if n > max(FEW, COMMON * len(sets))}
+
+
+def write(out, found, exercises):
+    """Write similarity.csv; returns a line on it."""
+    files = {s.id: s.source.decode("utf-8") for s in found if s.source is not None}
+    rows = compared(files)
+    pairs = sum(row[1] != REFERENCE for row in rows)
+    close = sum(row[1] == REFERENCE and row[3] >= INSIDE for row in rows)
+    class_report.write_table(out / "similarity.csv", [["a", "b", "alike", "inside", "same functions"], *rows])
+    return f"{out / 'similarity.csv'}: {pairs} pairs alike, {close} like {REFERENCE}; to be looked at, not to be scored"

@@ -1,0 +1,1 @@
+"""The papers' further techniques, one a file, built on the core."""

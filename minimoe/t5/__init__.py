@@ -1,0 +1,1 @@
+"""The Switch Transformer as published: T5's objective and optimizer, built on the core."""
