@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from minimoe import model
-from minimoe.generate import generate, decode_step, sample_filter
+from minimoe.attention import attention
+from minimoe.generate import decode_step, generate, kv_cache_step, sample_filter
 
 from . import reference
-from .helpers import MODELS, assert_close, assert_equal, config, device, host, integers, normal, parameters
+from .helpers import MODELS, assert_close, assert_equal, config, device, host, integers, normal, parameters, value
 
 
 def in_chunks(p, cfg, ids, context, sizes):
@@ -206,3 +207,19 @@ def test_logits_that_are_not_finite_are_refused():
     p["norm"][...] = np.inf
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="not finite"):
         drawn(cfg, p, 1)
+
+
+def test_attention_with_a_cache_is_attention_without():
+    """Token after token, with a bias: step t is row t of the full attention, and what is remembered is all so far."""
+    B, H, T, K = 2, 3, 5, 4
+    q, k, v = (normal(B, H, T, K, seed=i) for i in range(3))
+    bias, mask = 2 * normal(H, T, T), np.tri(T, dtype=bool)
+    full = value(attention, q, k, v, bias, mask, 1.0)
+    past = device((k[:, :, :0], v[:, :, :0]))
+    for t in range(T):
+        now = slice(t, t + 1)
+        new = device((q[:, :, now], k[:, :, now], v[:, :, now]))
+        y, *past = kv_cache_step(*new, *past, *device((bias[:, now, :t + 1], mask[now, :t + 1])))
+        assert_close(y, full[:, :, now])
+    assert_equal(past[0], k)
+    assert_equal(past[1], v)

@@ -1,5 +1,6 @@
 """The README is true: its commands run, its file map is complete, and its equations are where it says."""
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -34,9 +35,26 @@ def test_every_equation_is_where_the_table_says(row):
 
 
 def test_the_reading_path_and_the_file_map_name_every_file_of_the_package():
-    named = set(re.findall(r"`(minimoe/[a-z_/]+\.py)`", README))
-    here = {p.relative_to(ROOT).as_posix() for p in (ROOT / "minimoe").rglob("*.py")}
-    assert named == {p for p in here if not p.endswith("__init__.py")}
+    named = set(re.findall(r"`(minimoe/[a-z_0-9/]+(?:\.py|/))`", README))
+    folders = {name for name in named if name.endswith("/")}
+    here = {p.relative_to(ROOT).as_posix() for p in (ROOT / "minimoe").rglob("*.py") if p.name != "__init__.py"}
+    assert named - folders == {p for p in here if not p.startswith(tuple(folders))}
+    assert all((ROOT / folder).is_dir() for folder in folders)
+
+
+def test_the_table_of_exercises_is_the_packages():
+    from minimoe.grade.exercises import TABLE
+    rows = [f"| `{e.signature}` | {' + '.join(map(str, e.points))} | {e.lesson} | {e.minutes} |" for e in TABLE]
+    assert section("exercises")[2:] == rows
+
+
+def test_the_students_commands_run(tmp_path):
+    lines = [line.strip() for line in README.splitlines() if line.strip().startswith("python -m minimoe.grade")]
+    assert len(lines) == 2
+    for line in lines:
+        done = subprocess.run([sys.executable, *shlex.split(line)[1:]], cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)),
+                              capture_output=True, text=True, encoding="utf-8")
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_map_in_the_package_names_every_file_of_the_core():

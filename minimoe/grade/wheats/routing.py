@@ -1,5 +1,5 @@
 """Honest solutions to routing: the router, the capacity, the queues, the balance loss and top-2 gating."""
-from .wheats import Wheat
+from . import Wheat
 
 WHEATS = [
     Wheat("top1_router", "log_sum_exp", '''

@@ -1,5 +1,5 @@
 """Honest solutions to objectives, to counting and to sampling."""
-from .wheats import Wheat
+from . import Wheat
 
 WHEATS = [
     Wheat("span_corruption", "token_by_token", '''

@@ -1,5 +1,5 @@
 """Honest solutions to attention, its buckets of distances and the loss."""
-from .wheats import Wheat
+from . import Wheat
 
 WHEATS = [
     Wheat("attention", "einsum", '''

@@ -1,5 +1,5 @@
 """Honest solutions to the sparse layers: the experts, combining, and the Switch and the GLaM layer as wholes."""
-from .wheats import Wheat
+from . import Wheat
 
 WHEATS = [
     Wheat("expert_ffn", "einsum", '''

@@ -11,6 +11,5 @@ class Wheat(NamedTuple):
 
 def all_wheats():
     """Every wheat of every exercise."""
-    from . import wheats_attention, wheats_dense, wheats_layers, wheats_objective, wheats_sparse, wheats_training
-    files = wheats_dense, wheats_attention, wheats_training, wheats_objective, wheats_sparse, wheats_layers
-    return [w for file in files for w in file.WHEATS]
+    from . import attention, dense, layers, objective, routing, training
+    return [w for file in (dense, attention, training, objective, routing, layers) for w in file.WHEATS]

@@ -1,5 +1,5 @@
 """Honest solutions to what training needs."""
-from .wheats import Wheat
+from . import Wheat
 
 WHEATS = [
     Wheat("adam_step_", "textbook", '''

@@ -1,5 +1,5 @@
 """Honest solutions to what every Transformer has, attention and its loss apart."""
-from .wheats import Wheat
+from . import Wheat
 
 WHEATS = [
     Wheat("softmax", "jacobian", '''
