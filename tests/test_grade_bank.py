@@ -1,21 +1,27 @@
 """The suite, graded: every mistake in the bank is noticed and named, every honest answer passes, few operators can change unseen."""
+import functools
+
 import pytest
 
-from minimoe.grade import bank, engine, matrix, mutants, operators, runner, wheats
+from minimoe.grade import bank, engine, matrix, mutants, operators, runner, source, wheats
 from minimoe.grade.exercises import EXERCISES, TABLE
 
 MUTANTS = bank.all_mutants()
 WHEATS = wheats.all_wheats()
 
 
+@functools.cache
+def kill(mutant):
+    return matrix.Kill(mutant, engine.in_process(mutants.compiled(mutant), EXERCISES[mutant.exercise]))
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{m.exercise}.{m.name}" for m in MUTANTS])
 def test_every_mistake_is_noticed_by_the_check_it_names(mutant):
-    kill = matrix.Kill(mutant, engine.in_process(mutants.compiled(mutant), EXERCISES[mutant.exercise]))
-    assert kill.killed, f"{mutant.says}: {kill.outcome.points}"
+    assert kill(mutant).killed, f"{mutant.says}: {kill(mutant).outcome.points}"
 
 
 def test_nearly_every_mistake_is_named_uniquely():
-    kills = matrix.kills()
+    kills = [kill(m) for m in MUTANTS]
     alike = [f"{k.mutant.exercise}.{k.mutant.name}" for k in kills if not k.unique]
     assert len(alike) <= 0.05 * len(kills), alike
 
@@ -54,3 +60,11 @@ def test_other_seeds_are_as_good(seed):
     for m in MUTANTS[::7]:
         outcome = engine.in_process(mutants.compiled(m), EXERCISES[m.exercise], seed)
         assert matrix.Kill(m, outcome).killed, f"{m.exercise}.{m.name}"
+
+
+def test_a_mistake_in_a_part_is_named_in_the_whole():
+    """combine with a dropped gate shows in the Switch layer that is made of it, by combine's sentence."""
+    no_gate = next(m for m in MUTANTS if (m.exercise, m.name) == ("combine", "no_gate"))
+    text = mutants.patch(source.one_file(("switch_layer",)), no_gate)
+    outcome = engine.in_process(mutants.function_of("switch_layer", text), EXERCISES["switch_layer"])
+    assert any(no_gate.says in m.says or "gate" in m.says for m in outcome.matches), outcome

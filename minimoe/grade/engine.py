@@ -129,11 +129,16 @@ def judged(exercise, all_asked, reply):
 
 
 def matching(exercise, all_asked, replies, wrong):
-    """The mutants that answer as the student does: to all probes but the gradients, or, where only those are wrong, to these."""
+    """The mutants that answer as the student does: to all probes but the gradients, or, where only those are wrong, to these.
+
+    Where none of the exercise's own does, those of the exercises that it is made of.
+    """
     forward = any(check in wrong for check in ("forward", "edge"))
-    for mutant in exercise.bank or mutants.of(exercise.name):
-        if same_answers(exercise, mutants.compiled(mutant), all_asked, replies, forward):
-            yield mutant
+
+    def alike(bank):
+        return [m for m in bank if same_answers(exercise, mutants.compiled(m), all_asked, replies, forward)]
+
+    return alike(exercise.bank or mutants.of(exercise.name)) or ([] if exercise.bank else alike(mutants.inherited(exercise.name)))
 
 
 def same_answers(exercise, function, all_asked, replies, forward):

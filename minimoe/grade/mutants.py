@@ -45,6 +45,21 @@ def of(name):
     return [m for m in bank.all_mutants() if m.exercise == name]
 
 
+@functools.cache
+def inherited(name):
+    """The mistakes that an exercise can have from the exercises that it is made of, each named after the one it comes from."""
+    whole = source.one_file((name,))
+    found = []
+    for m in bank.all_mutants():
+        if m.exercise != name and f"\ndef {m.exercise}(" in whole:
+            try:
+                text = patch(whole, m)
+            except (ValueError, StopIteration):         # another form of that function stands in this file
+                continue
+            found.append(Whole(name, f"{m.exercise}.{m.name}", m.check, text, f"{m.exercise}: {m.says}", f"{m.exercise}：{m.says_zh}"))
+    return found
+
+
 def function_of(name, text):
     """The exercise's function from the text of a trusted file, such as a wheat or an operator mutant."""
     assert name in EXERCISES
