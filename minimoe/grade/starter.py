@@ -11,7 +11,8 @@ from .probes import probes
 
 LEVELS = (1, 2, 3)              # the steps with gaps; the page of the manual and an example; a signature and its equation
 BLANK = "____"
-STEPS = {"switch_layer": "moe_layer", "glam_layer": "moe_layer"}              # whose steps are those of a function they call
+STEPS = {"switch_layer": ("switch", "moe_layer"), "glam_layer": ("glam", "moe_layer")}     # whose steps are those of what they call
+SPEED = "reads_are_free"        # what is asked where a faster way is taken: the starter shows the plain one
 HEAD = '''"""Your file: {n} functions, {points} points.   Check it with:  python -m minimoe.grade {file}
 
 A function returns its result and its own backward pass,  y, backward = op(x, W),  and  dx, dW = backward(dy)  returns one
@@ -75,21 +76,21 @@ def shown(name, value):
 
 def gaps(exercise):
     """The reference's steps, what matters left out."""
-    if exercise.text:
-        begin, end = source.span(exercise.text, STEPS.get(exercise.name, exercise.name))
-        node = ast.parse(exercise.text[begin:end]).body[0]
-        yield from steps(node.body[1:])
-        return
-    function = inspect.unwrap(exercise.reference)
-    function = vars(inspect.getmodule(function)).get(STEPS.get(exercise.name), function)
-    node = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function)))).body[0]
-    yield from (line.replace("xp.", "np.") for line in steps(node.body[1:]))
+    text = exercise.text or source.one_file((exercise.name,))
+    for name in STEPS.get(exercise.name, (exercise.name,)):
+        begin, end = source.span(text, name)
+        node = ast.parse(text[begin:end]).body[0]
+        lines = [line for line in steps(node.body[1:]) if not line.lstrip().startswith("seen =")]
+        whole = name == exercise.name
+        yield from lines if whole else [f"{name}({ast.unparse(node.args)}):", *("    " + line for line in lines)]
 
 
 def steps(body, indent=""):
     """Statements as lines with blanks."""
     for s in body:
-        if isinstance(s, (ast.FunctionDef, ast.For, ast.While, ast.If, ast.With)):
+        if isinstance(s, ast.If) and SPEED in ast.unparse(s.test):
+            yield from steps(s.orelse, indent)
+        elif isinstance(s, (ast.FunctionDef, ast.For, ast.While, ast.If, ast.With)):
             yield indent + ast.unparse(s).splitlines()[0]
             yield from steps(s.body, indent + "    ")
             if getattr(s, "orelse", None):
