@@ -48,6 +48,12 @@ def test_the_table_of_exercises_is_the_packages():
     assert section("exercises")[2:] == rows
 
 
+def test_the_numbers_of_the_suite_are_right():
+    from minimoe.grade import bank, wheats
+    assert f"{len(bank.all_mutants())} known mistakes" in README
+    assert f"no honest answer of {len(wheats.all_wheats())} rejected" in README
+
+
 def test_the_students_commands_run(tmp_path):
     lines = [line.strip() for line in README.splitlines() if line.strip().startswith("python -m minimoe.grade")]
     assert len(lines) == 2

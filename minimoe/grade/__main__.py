@@ -1,4 +1,5 @@
 """python -m minimoe.grade student.py        and  init, class, bundle, project, mutants:  python -m minimoe.grade --help"""
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -41,12 +42,15 @@ def grade(argv):
     if given.user:
         runner.as_user(given.user)
     outputs = [(Path(path), writer) for path, writer in [
-        (given.json, lambda p, done: report.write_json(p, done)), (given.junit, lambda p, done: report.write_junit(p, done)),
+        (given.json, lambda p, done: report.write_json(p, done, seed is not None)),
+        (given.junit, lambda p, done: report.write_junit(p, done, seed is not None, given.lang)),
         (given.gradescope, lambda p, done: report.write_gradescope(p, exercises, done, seed is not None, given.lang))] if path]
     for path, _ in outputs:
         writable(path)
+    paths = [path.resolve() for path, _ in outputs]
+    config.expect(len(set(paths)) == len(paths), "json, --junit, --gradescope", "one file", "a file for each")
     if given.debug:
-        return debug(given, exercises)
+        return debug(given, exercises, seed or 0)
     done = []
     for path, writer in outputs:
         writer(path, done)
@@ -58,15 +62,20 @@ def grade(argv):
     print(*report.page(done, given.lang, seed is not None, named_again(given.file, given.variant)), sep="\n")
 
 
-def debug(given, exercises):
+def debug(given, exercises, seed):
     """Run one exercise here, where a debugger can stop in it."""
     config.expect(len(exercises) == 1, "debug", f"for {len(exercises)} exercises", "--only with one")
-    import importlib.util
+    exercise, = exercises
     spec = importlib.util.spec_from_file_location("student", given.file)
     student = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(student)
+    try:
+        spec.loader.exec_module(student)
+    except SyntaxError as error:
+        raise ValueError(f"{given.file} line {error.lineno}: {error.msg}; expected Python") from None
+    function = getattr(student, exercise.name, None)
+    config.expect(callable(function), "only", exercise.name, f"a function that {given.file} has")
     print("in this process, without isolation: no points")
-    print(*list(report.text(engine.in_process(getattr(student, exercises[0].name), exercises[0]), given.lang))[1:], sep="\n")
+    print(*list(report.text(engine.in_process(function, exercise, seed), given.lang, file=given.file))[1:], sep="\n")
 
 
 def show_matrix(argv):

@@ -1,4 +1,5 @@
 """Grading: probes to a student's functions, their answers judged, points and a sentence for every mistake."""
+import time
 import zlib
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ from . import detectors, judge, mutants
 from .exercises import CHECKS
 from .probes import probes
 from .runner import Ended, Worker
+
+BUDGET = 120                    # seconds for all exercises of a file
 
 
 class Asked(NamedTuple):
@@ -48,9 +51,12 @@ def grade_all(source, exercises, seed=0, user=None):
 
     source  bytes of the student's file    user  whom its code runs as, where we are root
     """
+    begun = time.monotonic()
     says, has = loaded(source, [e.name for e in exercises], user)
     for exercise in exercises:
-        if says or exercise.name not in has:
+        if time.monotonic() - begun > BUDGET:
+            yield lost(exercise, "ended", f"the file has used its {BUDGET} seconds")
+        elif says or exercise.name not in has:
             status = "not loaded" if says else "not attempted"
             yield lost(exercise, status, says or f"there is no function {exercise.name}")
         else:
@@ -100,7 +106,7 @@ def in_process(function, exercise, seed=0):
     """The outcome of a function in this process: for the reference, mutants, notebooks and debuggers."""
     def reply(asked):
         try:
-            return judge.answer_of(function, exercise, asked.probe, asked.cotangents, exact=False)
+            return judge.answer_of(function, exercise, asked.probe, asked.cotangents, exact=False, twice=True)
         except Exception as error:
             return dict(failed=dict(error=type(error).__name__, message=str(error), frames=[]))
     return judged(exercise, list(ask(exercise, seed)), reply)
@@ -113,19 +119,32 @@ def judged(exercise, all_asked, reply):
         answer = reply(asked)
         replies.append(answer)
         failed = answer.get("failed")
-        if failed and failed["error"] == "NotImplementedError" and asked.probe.check != "backward":
-            return lost(exercise, "not attempted", "")
         found = sentence(failed) if failed else judge.faults(exercise, asked.probe, asked.right, answer)
         if found and asked.probe.check not in wrong:
             wrong[asked.probe.check] = (asked, found)
+    if all(unwritten(answer) for asked, answer in zip(all_asked, replies) if asked.probe.check != "backward"):
+        return lost(exercise, "not attempted", "")
     points = {check: 0 if check in wrong else most for check, most in zip(CHECKS, exercise.points)}
-    matches, hints = (), ()
-    if wrong:
-        matches = tuple(matching(exercise, all_asked, replies, wrong))
+    outcome = Outcome(exercise, "graded", points, wrong, "", (), ())
+    return diagnosed(outcome, all_asked, replies) if wrong else outcome
+
+
+def unwritten(answer):
+    """Whether an answer is the starter's."""
+    return answer.get("failed", {}).get("error") == "NotImplementedError"
+
+
+def diagnosed(outcome, all_asked, replies):
+    """The outcome with the mistake named, if it is known. What fails in here costs no points."""
+    exercise, wrong = outcome.exercise, outcome.faults
+    try:
         with np.errstate(all="ignore"):
+            matches = tuple(matching(exercise, all_asked, replies, wrong))
             hints = tuple(dict.fromkeys(detectors.patterns(exercise, wrong))) if not matches else ()
-        points = forgiven(exercise, all_asked, replies, wrong, matches, points)
-    return Outcome(exercise, "graded", points, wrong, "", matches, hints)
+            points = forgiven(exercise, all_asked, replies, wrong, matches, outcome.points)
+    except Exception:                   # an answer so strange that it cannot even be compared
+        return outcome
+    return outcome._replace(matches=matches, hints=hints, points=points)
 
 
 def matching(exercise, all_asked, replies, wrong):
@@ -173,6 +192,7 @@ def forgiven(exercise, all_asked, replies, wrong, matches, points):
 
 
 def sentence(failed):
-    """What a failed call says, in one line."""
+    """What a failed call says, in one line: a student's words, so nothing in them may look like ours or break a file."""
     where = f" ({'; '.join(failed['frames'])})" if failed.get("frames") else ""
-    return f"{failed['error']}: {failed['message']}{where}" if failed.get("message") else f"{failed['error']}{where}"
+    said = f"{failed['error']}: {failed['message']}" if failed.get("message") else failed["error"]
+    return " ".join("".join(c if c.isprintable() else " " for c in said + where).split())[:600]

@@ -44,6 +44,8 @@ def student_source(path):
         raise ValueError(f"there is no file {path}; expected the student's Python file")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected the student's Python file (for a folder of them: {PROGRAM} class)")
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; expected the student's Python file")
     size = path.stat().st_size
     if size > MOST:
         raise ValueError(f"{path} has {size} bytes; expected {MOST} at most")

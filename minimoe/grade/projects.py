@@ -49,7 +49,7 @@ ONE = """
 Begin with an empty file:
   python -m minimoe.grade init student.py --level 3 --only {needs}
 Write the Switch layer, forward and backward, and a language model around it: embedding, attention, your switch_layer with its
-residual, logits. You may import from minimoe whatever you do not write yourself. Train it with three seeds until every run is
+residual, logits. train_mine.py may import from minimoe what you do not write yourself; student.py uses NumPy only. Train it with three seeds until every run is
 below {loss} nats per byte on the held-out part. Then change one thing (the capacity factor, alpha, the number of experts) and train
 with the same three seeds again. On the page: where the dropped tokens go, what the balance loss does to the load, and what the
 table shows and does not show.
@@ -151,7 +151,7 @@ def trained(project, folder, grade):
 
 def cells(line):
     """The cells of a line of a Markdown table."""
-    return [c.strip() for c in line.strip().strip("|").split("|")]
+    return [c.strip().strip("`*").strip() for c in line.strip().strip("|").split("|")]
 
 
 def ablation(lines):

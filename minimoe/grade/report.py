@@ -54,29 +54,32 @@ def stands(outcome, check, lang):
 
 
 def page(outcomes, lang="en", hidden=False, file="student.py"):
-    """The feedback on all exercises, and the total."""
-    for outcome in outcomes:
+    """The feedback on all exercises, and the total; why a file cannot be loaded is said once."""
+    broken = [o for o in outcomes if o.status == "not loaded"]
+    if broken:
+        yield f"{word('not loaded', lang)}: {broken[0].says}"
+    for outcome in (o for o in outcomes if o not in broken):
         yield from text(outcome, lang, hidden, file)
     got, most = sum(o.total for o in outcomes), sum(sum(o.exercise.points) for o in outcomes)
     yield f"{word('total', lang):<28} {got}/{most}"
 
 
-def summary(outcome):
-    """One exercise as plain values."""
+def summary(outcome, hidden=False):
+    """One exercise as plain values.   hidden: without what tells numbers of the probes"""
     return dict(name=outcome.exercise.name, lesson=outcome.exercise.lesson, status=outcome.status, points=outcome.points,
                 possible=dict(zip(CHECKS, outcome.exercise.points)), total=outcome.total, says=outcome.says,
                 mistakes=[m.name for m in outcome.matches], mistakes_say=[m.says for m in outcome.matches],
-                hints=list(outcome.hints))
+                hints=[] if hidden else list(outcome.hints))
 
 
-def write_json(path, outcomes):
+def write_json(path, outcomes, hidden=False):
     """All outcomes as JSON, the file replaced at once."""
     whole = dict(total=sum(o.total for o in outcomes), possible=sum(sum(o.exercise.points) for o in outcomes),
-                 exercises=[summary(o) for o in outcomes])
+                 exercises=[summary(o, hidden) for o in outcomes])
     write(path, json.dumps(whole, indent=1, ensure_ascii=False))
 
 
-def write_junit(path, outcomes):
+def write_junit(path, outcomes, hidden=False, lang="en"):
     """JUnit XML (xunit2): a test case for each exercise and check, with its points as properties."""
     cases = [(o, check, most) for o in outcomes for check, most in zip(CHECKS, o.exercise.points) if most]
     failed = [(o, check) for o, check, most in cases if o.points[check] < most]
@@ -87,7 +90,7 @@ def write_junit(path, outcomes):
         for name, value in (("points", o.points[check]), ("possible", most)):
             xml.SubElement(properties, "property", name=name, value=str(value))
         if o.points[check] < most:
-            xml.SubElement(case, "failure", message=printable(o.says or o.status)).text = printable("\n".join(text(o)))
+            xml.SubElement(case, "failure", message=printable(o.says or o.status)).text = printable("\n".join(text(o, lang, hidden)))
     root = xml.Element("testsuites")
     root.append(suite)
     write(path, xml.tostring(root, encoding="unicode"))

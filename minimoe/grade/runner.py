@@ -10,6 +10,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+import numpy as np
+
 from . import wire
 
 START, CALL = 20.0, 3.0         # seconds for Python and the student's file to load; for one call
@@ -39,14 +41,17 @@ class Worker:
         for mine in (self.folder, path) if other else ():
             os.chown(mine, other["user"], other["group"])
         own = dict(start_new_session=True) if os.name == "posix" else dict(creationflags=subprocess.CREATE_NEW_PROCESS_GROUP)
-        command = [sys.executable, "-I", str(Path(__file__).with_name("worker.py"))]
+        for name in ("worker.py", "wire.py", "calls.py"):                     # no path leads from there to the package
+            shutil.copy(Path(__file__).with_name(name), self.folder)
+        command = [sys.executable, "-I", str(self.folder / "worker.py")]
         own["env"] = os.environ | {MARK: str(self.folder)}                    # whatever it starts inherits this
         try:
             self.process = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                             stderr=subprocess.PIPE, **own, **other)
-        except OSError:
+        except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise
+            raise ValueError(f"{self.user or 'this user'} cannot start {sys.executable} ({error.strerror}); expected a Python that "
+                             "the students' user may run") from None
         self.replies, self.printed = queue.Queue(), b""
         self.threads = [threading.Thread(target=work, daemon=True) for work in (self._listen, self._drain)]
         for thread in self.threads:
@@ -89,7 +94,7 @@ class Worker:
         if data is None:
             raise Ended(self._cause())
         try:
-            return wire.unpack(data)
+            return sound(wire.unpack(data))
         except wire.Malformed as error:
             raise Ended(f"its answer was no message: {error}") from None
 
@@ -130,6 +135,26 @@ def as_user(name):
     return dict(user=entry.pw_uid, group=entry.pw_gid, extra_groups=[])
 
 
+def sound(reply):
+    """A reply that has the form of one.   Raises wire.Malformed"""
+    def listed(value, kinds):
+        return value is None or isinstance(value, list) and all(isinstance(v, kinds) for v in value)
+
+    arrays = (np.ndarray, list, type(None))
+    failed = reply.get("failed") if isinstance(reply, dict) else "?"
+    if failed is not None:
+        texts = isinstance(failed, dict) and set(failed) == {"error", "message", "frames"}
+        if not texts or not all(isinstance(failed[k], str) for k in ("error", "message")) or not listed(failed["frames"], str):
+            raise wire.Malformed("not the form of an answer")
+    elif "has" in reply:
+        if not listed(reply["has"], str):
+            raise wire.Malformed("not the form of an answer")
+    elif not all(listed(reply.get(k), arrays) for k in ("gradients", "cotangents", "again", "gradients_again", "results_after")) or not (
+            isinstance(reply.get("results"), list) and listed(reply.get("args"), arrays) and listed(reply["results"], arrays)):
+        raise wire.Malformed("not the form of an answer")
+    return reply
+
+
 @functools.cache
 def sweep(where):
     """Remove the folders of graders that were killed: once for each place, before the first worker."""
@@ -150,7 +175,7 @@ def end_tree(process, mark):
     if os.name == "posix":
         end(-process.pid)
         for entry in Path("/proc").glob("[0-9]*"):
-            if int(entry.name) != os.getpid() and f"{MARK}={mark}\0" in environment(entry):
+            if int(entry.name) != os.getpid() and (f"{MARK}={mark}\0" in environment(entry) or inside(entry, mark)):
                 end(int(entry.name))
     else:
         subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True)
@@ -164,6 +189,14 @@ def end(pid):
         os.kill(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
+
+
+def inside(entry, folder):
+    """Whether a process works in a folder, as /proc says."""
+    try:
+        return os.readlink(entry / "cwd").startswith(folder)
+    except OSError:
+        return False
 
 
 def environment(entry):

@@ -17,7 +17,8 @@ HEAD = '''"""Your file: {n} functions, {points} points.   Check it with:  python
 
 A function returns its result and its own backward pass,  y, backward = op(x, W),  and  dx, dW = backward(dy)  returns one
 gradient for each float array that it was given, in order. backward may be None: the forward points still count. Nothing
-but what a name ending in _ promises may be written. NumPy only; what you do not write stays as it is.
+but what a name ending in _ promises may be written. float32 in, float32 out: np.zeros(shape), np.sqrt(2) and a mean of integers
+are float64. NumPy only, all in one file; what you do not write stays as it is.
 """
 import numpy as np
 '''
@@ -39,9 +40,8 @@ def function(exercise, level):
     lines = [f"# {exercise.name}: lesson {exercise.lesson}, about {exercise.minutes} minutes, {worth}"]
     if exercise.needs:
         lines.append(f"# builds on {', '.join(exercise.needs)}")
-    doc = inspect.getdoc(exercise.reference) if level < 3 else f"{exercise.signature.split(' -> ')[1]} = {exercise.asked}"
-    doc = "" if level == 3 and exercise.style == "update" else doc
-    lines += [f"def {exercise.name}({given}):", textwrap.indent('"""' + (doc or exercise.asked), "    ")]
+    doc = inspect.getdoc(exercise.reference) if level < 3 else f"{exercise.asked}\n\n{exercise.signature}"
+    lines += [f"def {exercise.name}({given}):", textwrap.indent('"""' + doc, "    ")]
     lines[-1] += '\n    """' if "\n" in lines[-1] else '"""'
     if level == 2:
         lines += [f"    # {line}" for line in example(exercise)]

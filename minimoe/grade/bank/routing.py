@@ -46,9 +46,9 @@ MUTANTS = [
       "dlogits is ignored: that is how the z-loss teaches the router", "忽略了 dlogits：z-loss 正是通过它训练路由器的"),
 
     M("capacity", "floor", "forward", UP, "int(factor * n_tokens / n_experts)",
-      "capacity is rounded down: this course rounds up", "容量向下取整了：本课程向上取整", seen="Mesh TensorFlow"),
+      "capacity is rounded down: round it up", "容量向下取整了：应向上取整", seen="Mesh TensorFlow"),
     M("capacity", "round", "forward", UP, "round(factor * n_tokens / n_experts)",
-      "capacity is rounded to the nearest number: this course rounds up", "容量四舍五入了：本课程向上取整", seen="flaxformer"),
+      "capacity is rounded to the nearest number: round it up", "容量四舍五入了：应向上取整", seen="flaxformer"),
     M("capacity", "no_factor", "forward", "factor * n_tokens", "n_tokens",
       "the capacity factor is ignored: multiply N / E by it", "忽略了容量因子：N / E 要乘以它"),
     M("capacity", "ceil_first", "forward", "factor * n_tokens / n_experts", "factor * math.ceil(n_tokens / n_experts)",
