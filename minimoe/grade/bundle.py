@@ -32,15 +32,14 @@ fi
 "$python" -m venv ../venv
 ../venv/bin/pip install -r requirements.txt
 chown -R root:root .
-chmod -R u+rwX,go=rX .
-if [ -d secret ]; then chmod -R go= secret; fi
+chmod -R u+rwX,go= .
 """
 
 RUN = """#!/usr/bin/env bash
 # Run as root for each submission. AUTOGRADER: another folder than /autograder; PYTHON: another Python than setup.sh made.
 base="${{AUTOGRADER:-/autograder}}"
 cd "$base/source" || exit 1
-if [ -d secret ]; then chmod -R go= secret; fi
+chmod -R go= .          # neither the secrets nor the reference are the students' to read
 mkdir -p "$base/results"
 "${{PYTHON:-$base/venv/bin/python}}" -m minimoe.grade gradescope "$base" {options}
 if ! [ -f "$base/results/results.json" ]; then

@@ -42,7 +42,7 @@ class Worker:
             os.chown(mine, other["user"], other["group"])
         own = dict(start_new_session=True) if os.name == "posix" else dict(creationflags=subprocess.CREATE_NEW_PROCESS_GROUP)
         for name in ("worker.py", "wire.py", "calls.py"):                     # no path leads from there to the package
-            shutil.copy(Path(__file__).with_name(name), self.folder)
+            shutil.copyfile(Path(__file__).with_name(name), self.folder / name)
         command = [sys.executable, "-I", str(self.folder / "worker.py")]
         own["env"] = os.environ | {MARK: str(self.folder)}                    # whatever it starts inherits this
         try:
