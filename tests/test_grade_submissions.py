@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from minimoe.grade import __main__ as program
-from minimoe.grade import archives, notes, reading, roster, source, submissions
+from minimoe.grade import archives, classes, notes, reading, roster, source, submissions
 from tests.commands import assert_refused, call
 
 PROGRAM = "python -m minimoe.grade"
@@ -138,7 +138,74 @@ def test_the_id_comes_from_pattern_roster_or_name(tmp_path):
 
 @pytest.mark.parametrize("text, students", [
     ("Name;Student ID\nA;'7\n", {"7": "A"}), ("7,A\n8,B\n", {"7": "A", "8": "B"}), ("id\n7\n\n8\n", {"7": "", "8": ""}),
-    ('id\tname\n="07"\tA\n', {"07": "A"})])
+    ('id\tname\n="07"\tA\n', {"07": "A"}), ("Surname,First name,ID number\nLi,Wei,123456.0\n", {"123456": "Wei Li"}),
+    ("Identifier,Full name\nParticipant 77,A\n", {"77": "A"}), ("Student,ID,SIS Login ID\nA,5,x\n", {"5": "A"}),
+    ("anna,A\nbo1,B\nvic,C\n", {"anna": "A", "bo1": "B", "vic": "C"})])
 def test_a_roster_is_read(tmp_path, text, students):
     (tmp_path / "roster.csv").write_text(text, encoding="utf-8-sig")
     assert roster.read(tmp_path / "roster.csv") == students
+
+
+def test_a_roster_with_unknown_heads_is_refused(tmp_path):
+    (tmp_path / "roster.csv").write_text("Kennung,Wer\n7,A\n8,B\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="heads Kennung, Wer"):
+        roster.read(tmp_path / "roster.csv")
+
+
+def test_lines_of_a_notebook_that_are_no_python_do_not_cost_the_cell():
+    text, said = reading.python_of("a.ipynb", notebook("files = !ls\nt = %timeit -o 1\nK = 3\ndef f(): return K").encode())
+    assert "K = 3" in text.decode() and "def f(): return K" in text.decode() and "files" not in text.decode() and not said
+
+
+def found_in(tmp_path, entries, *rest):
+    (tmp_path / "class.zip").write_bytes(zipped(entries))
+    return submissions.find(tmp_path / "class.zip", {}, *rest)
+
+
+def test_files_of_one_folder_are_one_attempt(tmp_path):
+    early, late, later = ((2025, 5, day, 12, 0, 0) for day in (1, 2, 3))
+    mine = "from student import softmax\nimport os, tools\n"
+    todo = "def softmax(x):\n    raise NotImplementedError\n"
+    twice = zipped({"x/student.py": RIGHT, "y/start.py": todo})
+    a, b = found_in(tmp_path, {
+        "a/student.py": ("import tools\n" + RIGHT, early), "a/test_mine.py": (mine + "capacity = 3\n", late),
+        "a/tools.py": ("x = 1", early), "a/z.py": ("import tools\n" + RIGHT, early),
+        "b/1.zip": (twice, late), "b/2.zip": (twice, later)})
+    assert (a.path, b.path) == ("a/student.py", "b/2.zip/x/student.py")
+    assert ("helper", dict(name="tools")) in a.notes and "helper" not in dict(b.notes)
+
+
+def test_two_students_of_one_name_stay_two(tmp_path):
+    platforms = {"Li Wei_11_assignsubmission_file_/a.py": RIGHT, "Li Wei_12_assignsubmission_file_/a.py": RIGHT,
+                 "liwei_LATE_13_900_a.py": RIGHT, "liwei_14_901_a.py": RIGHT}
+    assert [(s.id, s.name) for s in found_in(tmp_path, platforms)] == [
+        ("11", "Li Wei"), ("12", "Li Wei"), ("13", "liwei"), ("14", "liwei")]
+    (one,) = [s for s in found_in(tmp_path, {"Li_Wei/a.py": RIGHT, "Li_Na/a.py": RIGHT, "Bo_1.py": RIGHT, "Bo_2.py": RIGHT})
+              if "two people" in dict(s.notes)]
+    assert one.id == "Li" and "two people? use --id-pattern" in notes.said(("two people", dict(n=2)))
+
+
+def test_what_cannot_be_graded_is_said_and_what_is_stale_goes(tmp_path, capsys):
+    def run(entries, *more):
+        (tmp_path / "class.zip").write_bytes(zipped(entries))
+        return call(program, "class", tmp_path / "class.zip", "--out", tmp_path / "out", "--only", "capacity", *more)
+
+    assert run({"1.py": RIGHT, "2.py": RIGHT, "3.rar": b"Rar", "readme.txt": b"x"}, "--oral") == 0
+    assert "nothing to grade in: 3 (only" in capsys.readouterr().out
+    assert run({"1.py": RIGHT, "4.py": RIGHT}) == 0
+    assert {file.name for file in (tmp_path / "out").glob("*/*")} == {"1.json", "4.json", "1.txt", "4.txt", "1.oral.md"}
+    assert run({"1.py": RIGHT, "5.py": (RIGHT, (2026, 1, 1, 0, 0, 0))}, "--deadline", "2025-12-01") == 0
+    assert "1 with nothing in time: 5" in capsys.readouterr().out
+    assert run({"1.py": RIGHT}, "--deadline", "2020-01-01") == 2
+    assert_refused(capsys, 2, "is before the deadline 2020-01-01 23:59:59", program=PROGRAM)
+
+
+def test_a_deadline_of_a_day_is_its_end():
+    assert classes.moment("2025-05-01") == datetime.datetime(2025, 5, 1, 23, 59, 59)
+    assert classes.moment("20250501 18:30").minute == 30 and classes.moment("2025-05-01T18:00Z").tzinfo is None
+
+
+def test_files_of_any_id():
+    names = classes.file_names(["A", "a", "../x", "CON", "张三"])
+    assert names["张三"] == "张三" and len({n.lower() for n in names.values()}) == 5
+    assert not any("/" in n or "." in n for n in names.values())

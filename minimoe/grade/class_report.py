@@ -6,7 +6,7 @@ import re
 import textwrap
 from typing import NamedTuple
 
-from . import mutants, report, source
+from . import detectors, mutants, report, source
 from .notes import said
 
 TOP, BARS = 5, 15               # mistakes on the page, and in the picture
@@ -50,8 +50,8 @@ def mistake(outcome, lang):
         return Mistake(name, "raised", found.split(":")[0].split(" (")[0])
     if found[0].kind == "contract":
         return Mistake(name, "contract", found[0].says)
-    says = outcome.hints[0] if outcome.hints else f"{check}: {report.word('wrong', lang)}"
-    return Mistake(name, "pattern" if outcome.hints else "unknown", says)
+    hint = outcome.hints and next(iter(detectors.patterns(outcome.exercise, {check: outcome.faults[check]})), None)
+    return Mistake(name, "pattern" if hint else "unknown", hint or f"{check}: {report.word('wrong', lang)}")
 
 
 def write_table(path, rows):
@@ -68,26 +68,59 @@ def cell(value):
 
 def write_class(out, found, records, exercises, lang):
     """Write class.csv; returns a line on it."""
-    rows = [["id", "name", *(e.name for e in exercises), "total", "remark"]]
+    possible = [sum(e.points) for e in exercises]
+    rows = [["id", "name", *(e.name for e in exercises), "total", "remark"], ["possible", "", *possible, sum(possible), ""]]
     for s in found:
         done = records[s.id]["exercises"]
         points = [done[e.name]["total"] if e.name in done else "" for e in exercises]
-        rows.append([s.id, s.name, *points, records[s.id]["total"], "; ".join(said(note, lang) for note in s.notes)])
+        remarks = [*(said(note, lang) for note in s.notes), *failures(done, lang)]
+        rows.append([s.id, s.name, *points, records[s.id]["total"], "; ".join(remarks)])
     write_table(out / "class.csv", rows)
-    totals, most = [records[s.id]["total"] for s in found if s.source is not None], sum(sum(e.points) for e in exercises)
-    gone, unknown = ([s.id for s in found if (key, {}) in s.notes] for key in ("missing", "unknown"))
-    mean = f"{sum(totals) / len(totals):.1f} of {most} points on average" if totals else "no points"
+    totals = [records[s.id]["total"] for s in found if s.source is not None]
+    mean = f"{sum(totals) / len(totals):.1f} of {sum(possible)} points on average" if totals else "no points"
     return f"{out / 'class.csv'}: {mean}" + "".join(
-        f"\n{len(some)} {what}: {', '.join(some)}" for some, what in ((gone, "missing"), (unknown, "not in the roster")) if some)
+        f"\n{len(some)} {what}: {', '.join(some)}" for what, some in gone(found, records).items() if some)
+
+
+def failures(done, lang):
+    """Why a file cannot be loaded, or which exercises were stopped and why.   done: {exercise: its summary}"""
+    why = {}
+    for name, one in done.items():
+        if one["status"] in ("not loaded", "ended"):
+            why.setdefault((one["status"], one["mistake"]["says"]), []).append(name)
+    for (status, says), names in why.items():
+        yield f"{report.word(status, lang)}: {says}" if status == "not loaded" else f"{', '.join(names)}: {says}"
+
+
+def gone(found, records):
+    """{what: ids} of those who have no points for a reason that a lecturer may want to look into."""
+    who = {what: [] for what in ("missing", "with nothing in time", "cannot be read", "cannot be loaded", "not in the roster")}
+    for s in found:
+        keys = [key for key, _ in s.notes]
+        done = records[s.id]["exercises"].values()
+        first = ("missing" if "missing" in keys else "with nothing in time" if "all late" in keys else "cannot be read"
+                 if s.source is None else "cannot be loaded" if any(d["status"] == "not loaded" for d in done) else None)
+        for what in (first, "unknown" in keys and "not in the roster"):
+            if what:
+                who[what].append(s.id)
+    return who
 
 
 def counted(found, records, exercises):
     """[(Mistake, [ids])], the most frequent first."""
-    who = {}
+    who, also = {}, {}
     for s in found:
+        stopped = {}                    # sentence -> the first exercise that it stopped: the others use that one's function
         for done in records[s.id]["exercises"].values():
-            if done["mistake"]:
-                who.setdefault(Mistake(**done["mistake"]), {})[s.id] = None
+            m = done["mistake"] and Mistake(**done["mistake"])
+            if m and m.name == "ended":
+                first = stopped.setdefault(m.says, m.exercise)
+                also.setdefault((first, m.says), {})[m.exercise] = None
+                m = m._replace(exercise=first)
+            if m:
+                who.setdefault(m, {})[s.id] = None
+    rest = {m: [e for e in also.get((m.exercise, m.says), ()) if e != m.exercise] if m.name == "ended" else () for m in who}
+    who = {m._replace(says=f"{m.says} (+ {', '.join(rest[m])})") if rest[m] else m: ids for m, ids in who.items()}
     order = ["", *(e.name for e in exercises)]
     return sorted(((m, list(ids)) for m, ids in who.items()),
                   key=lambda item: (-len(item[1]), item[0].name in UNNAMED, order.index(item[0].exercise), item[0].name))
@@ -98,24 +131,30 @@ def write_mistakes(out, found, records, exercises, lang):
     all_of, lessons = counted(found, records, exercises), {e.name: e.lesson for e in exercises}
     write_table(out / "mistakes.csv", [["exercise", "lesson", "mistake", "says", "count", "students"], *(
         [m.exercise, lessons.get(m.exercise, ""), m.name, m.says, len(ids), " ".join(ids)] for m, ids in all_of)])
-    made = [(m, ids) for m, ids in all_of if m.name != "not attempted"]
+    made = sorted(((m, ids) for m, ids in all_of if m.name != "not attempted"), key=lambda item: item[0].name in UNNAMED)
     n = sum(s.source is not None for s in found)
     report.write(out / "next_lesson.md", next_lesson(made[:TOP], n, {e.name: e for e in exercises}, lang))
-    yield f"{out / 'mistakes.csv'}: {len(made)} mistakes; the first {TOP} for the next lesson: {out / 'next_lesson.md'}"
+    first = min(TOP, len(made))
+    yield f"{out / 'mistakes.csv'}: {count(len(made), 'mistake')}; the first {first} for the next lesson: {out / 'next_lesson.md'}"
     yield picture(out / "mistakes.png", made[:BARS], n, lang)
+
+
+def count(n, what):
+    """A number of things in words."""
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def next_lesson(made, n, exercises, lang):
     """The page for the next lesson: its mistakes, each with a sentence to project."""
     zh = lang == "zh"
-    lines = [f"# 下一讲：{n} 份提交中最常见的错误" if zh else f"# Next lesson: what went wrong most often in {n} submissions", ""]
+    lines = [f"# 下一讲：{n} 份提交中最常见的错误" if zh else f"# Next lesson: what went wrong most often in {count(n, 'submission')}", ""]
     if not made:
         lines += ["没有发现错误。" if zh else "No mistakes."]
     for i, (m, ids) in enumerate(made, 1):
         e = exercises.get(m.exercise)
         lesson = (f"，第 {e.lesson} 讲" if zh else f", lesson {e.lesson}") if e else ""
         lines += [f"## {i}. {m.exercise or ('无法加载的文件' if zh else 'files that cannot be loaded')}", ""]
-        lines += [f"{len(ids)} / {n} 名学生{lesson}" if zh else f"{len(ids)} of {n} students{lesson}", "", f"> {m.says}", ""]
+        lines += [f"{len(ids)} / {n} 名学生{lesson}" if zh else f"{len(ids)} of {count(n, 'student')}{lesson}", "", f"> {m.says}", ""]
         if e:
             lines += [f"{'要求' if zh else 'Asked'}: `{e.asked}`", ""]
         if e and (changed := change(m, e)):
@@ -148,14 +187,15 @@ def picture(path, made, n, lang):
     made = made[::-1]
     labels = [label(m, bool(font)) for m, _ in made]
     figure = Figure(figsize=(10, 1.2 + 0.42 * len(made)), layout="constrained")
-    figure.suptitle("What went wrong most often")
+    zh = {"fontfamily": font} if font and lang == "zh" else {}
+    figure.suptitle("最常见的错误" if zh else "What went wrong most often", **zh)
     axes = figure.add_subplot()
     bars = axes.barh(range(len(made)), [len(ids) for _, ids in made], color="tab:red", height=0.7)
     axes.bar_label(bars, padding=3)
     axes.set_yticks(range(len(made)), labels, fontfamily=font or "sans-serif", fontsize=9)
     axes.margins(x=0.1)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel(f"students, of {n}")
+    axes.set_xlabel(f"学生人数（共 {n} 人）" if zh else f"students, of {n}", **zh)
     axes.spines[["top", "right"]].set_visible(False)
     report.replace(path, lambda file: figure.savefig(file, format="png", dpi=120))
     return f"{path}: the {len(made)} most frequent"

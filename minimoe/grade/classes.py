@@ -26,12 +26,16 @@ def command(argv):
     exercises, seed = wanted(given), secret(given.seed_file)
     pattern, deadline, students = id_pattern(given.id_pattern), moment(given.deadline), roster.read(given.roster)
     out = Path(given.out)
-    found = submissions.find(given.file, students, pattern, deadline, out)
+    others = []
+    found = submissions.find(given.file, students, pattern, deadline, out, others)
     if not any(s.path for s in found):
-        raise ValueError(f"{given.file} holds no .py or .ipynb file of a student; expected submissions")
+        late = next((values["time"] for s in found for key, values in s.notes if key == "all late"), None)
+        raise ValueError(f"nothing in {given.file} is before the deadline {deadline}; a file there is of {late}" if late else
+                         f"{given.file} holds no .py or .ipynb file of a student; expected submissions")
     prepared(out)
     stems = file_names([s.id for s in found])
     records, graded = grade_all(found, stems, exercises, seed, given)
+    cleared(out, set(stems.values()))
     for s in found:
         text = feedback(s, records[s.id], given.lang)
         report.write(out / FEEDBACK / f"{stems[s.id]}.txt", text)
@@ -39,8 +43,11 @@ def command(argv):
             report.write(out / FEEDBACK / f"{stems[s.id]}.oral.md", oral.page(s, exercises, given.lang))
     lines = [class_report.write_class(out, found, records, exercises, given.lang),
              *class_report.write_mistakes(out, found, records, exercises, given.lang), similarity.write(out, found, exercises)]
-    handed_in = sum(s.source is not None for s in found)
-    print(f"{handed_in} submissions: {graded} graded, {handed_in - graded} unchanged", *lines, sep="\n", file=sys.stdout)
+    if others:
+        lines.append(f"nothing to grade in: {', '.join(others)} (only files of other kinds than .py, .ipynb and .zip)")
+    n = sum(s.source is not None for s in found)
+    head = f"{class_report.count(n, 'submission')}: {graded} graded, {n - graded} unchanged"
+    print(head, *lines, sep="\n", file=sys.stdout)
 
 
 def parser():
@@ -50,7 +57,8 @@ def parser():
     options.add_argument("--roster", metavar="FILE", help="CSV with id and name of everybody in the class")
     options.add_argument("--id-pattern", metavar="RE", help="finds a student's id in a path: its group id, else its first; groups "
                          "name and time (year to second) may be there, too [the name of file or folder, up to the first _]")
-    options.add_argument("--deadline", metavar="TIME", help="2025-05-01 or 2025-05-01T18:00, local time: later files do not count")
+    options.add_argument("--deadline", metavar="TIME", help="2025-05-01 or 2025-05-01T18:00, local time: later files do not count; "
+                         "the time of each is the file's own")
     options.add_argument("--oral", action="store_true", help="write three questions for each student on their own functions")
     options.add_argument("--user", metavar="NAME", help="whom the students' code runs as, where this command is root")
     options.add_argument("--out", metavar="DIR", required=True, help="folder of the results; one that has some is continued")
@@ -94,6 +102,15 @@ def prepared(out):
         raise ValueError(f"--out is {out}, which cannot be written ({error.strerror}); expected a folder that can") from None
 
 
+def cleared(out, stems):
+    """Remove what earlier runs left on students who are not in this one."""
+    for folder, ends in ((RESULTS, (".json",)), (FEEDBACK, (".oral.md", ".txt"))):
+        for file in (out / folder).iterdir():
+            end = next((end for end in ends if file.name.endswith(end)), None)
+            if end and file.is_file() and file.name.removesuffix(end) not in stems:
+                file.unlink()
+
+
 def file_names(ids):
     """{id: the name of its files}: letters and digits as they are, all else _, and no two alike where case does not count."""
     stems = {}
@@ -133,7 +150,7 @@ def grade_all(found, stems, exercises, seed, given):
     try:
         jobs = [pool.submit(work, s) for s in todo]
         done = as_completed(jobs)
-        for job in tqdm(done, total=len(jobs), unit="student", dynamic_ncols=True, leave=False):
+        for job in tqdm(done, total=len(jobs), unit="student", dynamic_ncols=True, leave=False, disable=not jobs):
             student, records[student] = job.result()
     finally:                        # also after Ctrl-C: what runs ends with its exercise, and the rest does not begin
         stop.set()

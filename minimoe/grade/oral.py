@@ -64,7 +64,14 @@ def written(source, names):
 
 
 def lines(node, without):
-    """The assignments and returns of a function as text, short ones and those of the inner functions left out."""
+    """The assignments and returns of a function as text; short ones, bare names and the inner functions' own are left out."""
     inside = {id(part) for inner in without for part in ast.walk(inner)}
     parts = [part for part in ast.walk(node) if isinstance(part, (ast.Assign, ast.AugAssign, ast.Return))]
-    return [text for part in parts if id(part) not in inside and SIZE[0] <= len(text := ast.unparse(part)) <= SIZE[1]]
+    parts = [part for part in parts if id(part) not in inside and not (isinstance(part, ast.Return) and bare(part.value))]
+    return [text for part in parts if SIZE[0] <= len(text := ast.unparse(part)) <= SIZE[1]]
+
+
+def bare(value):
+    """Whether an expression is a name or a tuple of names, which computes nothing."""
+    names = value.elts if isinstance(value, ast.Tuple) else [value]
+    return all(isinstance(part, ast.Name) for part in names)

@@ -7,6 +7,7 @@ import re
 from ..data.files import MARKS
 from .notes import Unread
 
+NO_PYTHON = re.compile(r"\s*[%!?]|\s*[\w., ]+=\s*(!|%\w)|\s*[\w.]+\?+\s*$")       # a line of a notebook: x = !ls, softmax?
 MOST = {".py": 1 << 20, ".ipynb": 16 << 20}     # bytes of a file; a notebook holds pictures, too
 COOKIE = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")                 # as PEP 263 has it
 FUTURE = "from __future__ import annotations"   # a notebook's annotations may name what is left out
@@ -107,7 +108,7 @@ def parsed(cell):
     try:
         return ast.parse(cell).body, cell
     except SyntaxError:
-        cell = "\n".join("" if re.match(r"\s*[%!?]|\s*[\w.]+\?+\s*$", line) else line for line in cell.splitlines())
+        cell = "\n".join("" if NO_PYTHON.match(line) else line for line in cell.splitlines())
         return ast.parse(cell).body, cell
 
 

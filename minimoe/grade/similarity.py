@@ -24,8 +24,8 @@ class Shape(NamedTuple):
     runs: frozenset         # of the whole file
 
 
-def shape(text):
-    """The shape of a file's text; an empty one where it is not Python."""
+def shape(text, names):
+    """The shape of what a file's text has for some exercises; an empty one where it is not Python."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -33,9 +33,23 @@ def shape(text):
     modules = {a.asname or a.name: a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
     functions = dict(defined(tree.body))
     own = {name for name in functions if name not in EXERCISES}
-    sequences = {name: labels(node, own, modules) for name, node in functions.items()}
+    wanted = reached(tree.body, functions, names)
+    sequences = {name: labels(node, own, modules) for name, node in functions.items() if name in wanted}
     sets = {name: runs(sequence) for name, sequence in sequences.items()}
     return Shape({name: sets[name] for name, s in sequences.items() if len(s) >= LONG}, frozenset().union(*sets.values()))
+
+
+def reached(body, functions, names):
+    """The functions of some names or assigned to these, and those that they use; a class with all its methods."""
+    assigned = [node for node in body if isinstance(node, ast.Assign) and {getattr(t, "id", "") for t in node.targets} & set(names)]
+    found, rest = set(), [*assigned, *(functions[name] for name in functions if name in names)]
+    found.update(name for name in functions if name in names)
+    while rest:
+        used = {part.id for part in ast.walk(rest.pop()) if isinstance(part, ast.Name)}
+        new = [name for name in functions if name not in found and name.split(".")[0] in used]
+        found.update(new)
+        rest += [functions[name] for name in new]
+    return found
 
 
 def defined(body, prefix=""):
@@ -98,22 +112,27 @@ def same_functions(a, b):
 
 
 @functools.cache
-def reference():
-    """The shape of the package's own functions as one file."""
-    return shape(source.one_file(tuple(EXERCISES)))
+def reference(names):
+    """The shape of the package's own functions for some exercises as one file."""
+    return shape(source.one_file(names), names)
 
 
-def compared(files):
-    """Rows (a, b, alike, inside, functions), the most alike first.   files: {id: text}
+def compared(files, names=tuple(EXERCISES)):
+    """Rows (a, b, alike, inside, functions), the most alike first.   files: {id: text}   names: of the exercises
 
-    Each file against the reference, and the pairs of which a lecturer should know.
+    What each file has for these against the reference, then the pairs of which a lecturer should know: not those that are
+    both nearly the reference, of which the rows above say enough.
     """
-    shapes = {student: shape(text) for student, text in files.items()}
+    right = reference(names)
+    shapes = {student: shape(text, names) for student, text in files.items()}
     usual = common([s.runs for s in shapes.values()])
     special = {student: s.runs - usual for student, s in shapes.items()}
-    found = [(a, REFERENCE, shared(s.runs, reference().runs)[0], len(s.runs & reference().runs) / max(len(s.runs), 1))
+    found = [(a, REFERENCE, shared(s.runs, right.runs)[0], len(s.runs & right.runs) / max(len(s.runs), 1))
              for a, s in shapes.items()]
+    taken = {a for a, _, _, inside in found if inside >= SAME}
     for a, b in itertools.combinations(shapes, 2):
+        if a in taken and b in taken:
+            continue
         alike, inside = shared(special[a], special[b])
         much = min(len(special[a]), len(special[b])) >= LONG
         if not much or alike < ALIKE and inside < INSIDE:
@@ -121,9 +140,15 @@ def compared(files):
             if alike < SAME:        # else the same file, even where half the class has it
                 continue
         found.append((a, b, alike, inside))
-    found = [(a, b, round(alike, 3), round(inside, 3), " ".join(same_functions(shapes[a], shapes.get(b) or reference())))
+    found = [(a, b, round(alike, 3), round(inside, 3), listed(shapes[a], shapes.get(b) or right))
              for a, b, alike, inside in found]
-    return sorted(found, key=lambda row: (-max(row[2], row[3]), -row[2], row[0], row[1]))
+    return sorted(found, key=lambda row: (row[1] != REFERENCE, -max(row[2], row[3]), -row[2], row[0], row[1]))
+
+
+def listed(a, b):
+    """The names of the functions that are the same, or `all N` where those are all of both files."""
+    names, n = list(same_functions(a, b)), len(a.functions)
+    return f"all {n}" if n > 1 and len(names) == n >= len(b.functions) else " ".join(names)
 
 
 def common(sets):
@@ -137,8 +162,9 @@ def common(sets):
 def write(out, found, exercises):
     """Write similarity.csv; returns a line on it."""
     files = {s.id: s.source.decode("utf-8") for s in found if s.source is not None}
-    rows = compared(files)
+    rows = compared(files, tuple(e.name for e in exercises if e.name in EXERCISES))
     pairs = sum(row[1] != REFERENCE for row in rows)
     close = sum(row[1] == REFERENCE and row[3] >= INSIDE for row in rows)
     class_report.write_table(out / "similarity.csv", [["a", "b", "alike", "inside", "same functions"], *rows])
-    return f"{out / 'similarity.csv'}: {pairs} pairs alike, {close} like {REFERENCE}; to be looked at, not to be scored"
+    alike = f"{class_report.count(pairs, 'pair')} alike"
+    return f"{out / 'similarity.csv'}: {alike}, {close} like {REFERENCE}; to be looked at, not to be scored"
