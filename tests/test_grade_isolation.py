@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minimoe.grade import engine, runner
+from minimoe.grade import engine, runner, source
 from minimoe.grade.exercises import EXERCISES
 
 SOFTMAX = EXERCISES["softmax"]
@@ -101,3 +101,36 @@ def test_what_went_wrong_is_said():
     assert "line 1" in engine.grade(HOSTILE["a syntax error"].encode(), SOFTMAX).says
     missing = engine.grade(HOSTILE["a missing name"].encode(), SOFTMAX)
     assert "NameError" in missing.faults["forward"][1] and "line 2" in missing.faults["forward"][1]
+
+
+@pytest.fixture
+def no_posix(tmp_path, monkeypatch):
+    """Stands in for Windows: neither grader nor worker has resource, fcntl, fork, setsid or killpg."""
+    blocked = ("fork", "setsid", "killpg")
+    for name in blocked:
+        monkeypatch.delattr(os, name, raising=False)
+    for name in ("resource", "fcntl"):
+        monkeypatch.setitem(sys.modules, name, None)
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("worker.py", "wire.py", "calls.py"):
+        text = (runner.HERE / name).read_text(encoding="utf-8")
+        if name == "worker.py":
+            block = ["import os, sys", *(f"sys.modules[{m!r}] = None" for m in ("resource", "fcntl")), *(f"del os.{n}" for n in blocked)]
+            text = "\n".join(block) + "\n" + text
+        (here / name).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(runner, "HERE", here)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in for Windows is for other systems")
+def test_without_posix_the_clock_is_left_and_says_so(no_posix):
+    assert runner.limits_in_force() == ["wall time"]
+    good = source.one_file(("softmax",)).encode()
+    assert engine.grade(good, SOFTMAX).total == 3
+    for name in ("an endless loop", "swallows every exception", "os._exit(0)", "a syntax error", "a forged score"):
+        assert engine.grade(HOSTILE[name].encode(), SOFTMAX).total == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems hold other limits")
+def test_the_limits_are_said():
+    assert runner.limits_in_force() == ["wall time", "CPU time", "memory", "size of files"]

@@ -42,7 +42,7 @@ def grade(argv):
     if given.user:
         runner.as_user(given.user)
     outputs = [(Path(path), writer) for path, writer in [
-        (given.json, lambda p, done: report.write_json(p, done, seed is not None)),
+        (given.json, lambda p, done: report.write_json(p, done, seed is not None, limits)),
         (given.junit, lambda p, done: report.write_junit(p, done, seed is not None, given.lang)),
         (given.gradescope, lambda p, done: report.write_gradescope(p, exercises, done, seed is not None, given.lang))] if path]
     for path, _ in outputs:
@@ -51,7 +51,7 @@ def grade(argv):
     config.expect(len(set(paths)) == len(paths), "json, --junit, --gradescope", "one file", "a file for each")
     if given.debug:
         return debug(given, exercises, seed or 0)
-    done = []
+    done, limits = [], runner.limits_in_force()
     for path, writer in outputs:
         writer(path, done)
     graded = engine.grade_all(source, exercises, seed or 0, given.user)
@@ -59,7 +59,7 @@ def grade(argv):
         done.append(outcome)
         for path, writer in outputs:
             writer(path, done)
-    print(*report.page(done, given.lang, seed is not None, named_again(given.file, given.variant)), sep="\n")
+    print(*report.page(done, given.lang, seed is not None, named_again(given.file, given.variant), limits), sep="\n")
 
 
 def debug(given, exercises, seed):

@@ -11,7 +11,7 @@ WORDS = {
     "expected": ("expected", "应为"), "wrong": ("wrong", "错误"), "or": ("or", "或"), "hint": ("seen", "现象"), "debug": ("debug", "调试"),
     "not attempted": ("not attempted", "未作答"), "not loaded": ("your file cannot be loaded", "文件无法加载"),
     "ended": ("stopped", "运行中止"), "total": ("total", "总分"), "lesson": ("lesson", "第{}讲"),
-    "stands": ("right for your own forward", "与你的前向一致"), "hidden": ("a hidden check failed", "隐藏测试未通过"),
+    "limits": ("limits in force", "生效的限制"), "stands": ("right for your own forward", "与你的前向一致"), "hidden": ("a hidden check failed", "隐藏测试未通过"),
 }
 
 
@@ -53,7 +53,7 @@ def stands(outcome, check, lang):
     return f" ({word('stands', lang)})" if check in outcome.faults and outcome.points[check] else ""
 
 
-def page(outcomes, lang="en", hidden=False, file="student.py"):
+def page(outcomes, lang="en", hidden=False, file="student.py", limits=()):
     """The feedback on all exercises, and the total; why a file cannot be loaded is said once."""
     broken = [o for o in outcomes if o.status == "not loaded"]
     if broken:
@@ -62,6 +62,8 @@ def page(outcomes, lang="en", hidden=False, file="student.py"):
         yield from text(outcome, lang, hidden, file)
     got, most = sum(o.total for o in outcomes), sum(sum(o.exercise.points) for o in outcomes)
     yield f"{word('total', lang):<28} {got}/{most}"
+    if limits:
+        yield f"{word('limits', lang)}: {', '.join(limits)}"
 
 
 def summary(outcome, hidden=False):
@@ -72,10 +74,10 @@ def summary(outcome, hidden=False):
                 hints=[] if hidden else list(outcome.hints))
 
 
-def write_json(path, outcomes, hidden=False):
+def write_json(path, outcomes, hidden=False, limits=()):
     """All outcomes as JSON, the file replaced at once."""
     whole = dict(total=sum(o.total for o in outcomes), possible=sum(sum(o.exercise.points) for o in outcomes),
-                 exercises=[summary(o, hidden) for o in outcomes])
+                 limits=list(limits), exercises=[summary(o, hidden) for o in outcomes])
     write(path, json.dumps(whole, indent=1, ensure_ascii=False))
 
 

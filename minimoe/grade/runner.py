@@ -10,12 +10,12 @@ import tempfile
 import threading
 from pathlib import Path
 
-import numpy as np
-
 from . import wire
 
+HERE = Path(__file__).parent
 START, CALL = 20.0, 3.0         # seconds for Python and the student's file to load; for one call
 LIMITS = dict(CPU=30, AS=1 << 30, FSIZE=1 << 20, CORE=0)      # seconds, bytes
+WORDS = dict(CPU="CPU time", AS="memory", FSIZE="size of files")
 PREFIX = "minimoe-grade-"       # of the folders of workers; then the grader's number
 MARK = "MINIMOE_WORKER"         # in the environment of a worker and of all that it starts
 TAIL = 2000                     # characters of what a student printed that are kept
@@ -40,9 +40,9 @@ class Worker:
         path.write_bytes(self.source)
         for mine in (self.folder, path) if other else ():
             os.chown(mine, other["user"], other["group"])
-        own = dict(start_new_session=True) if os.name == "posix" else dict(creationflags=subprocess.CREATE_NEW_PROCESS_GROUP)
+        own = dict(start_new_session=True) if hasattr(os, "setsid") else {}
         for name in ("worker.py", "wire.py", "calls.py"):                     # no path leads from there to the package
-            shutil.copyfile(Path(__file__).with_name(name), self.folder / name)
+            shutil.copyfile(HERE / name, self.folder / name)
         command = [sys.executable, "-I", str(self.folder / "worker.py")]
         own["env"] = os.environ | {MARK: str(self.folder)}                    # whatever it starts inherits this
         try:
@@ -123,6 +123,13 @@ class Worker:
             pass
 
 
+def limits_in_force():
+    """What a student's code is held by on this machine, in words: as a worker finds it."""
+    with Worker(b"", []) as worker:
+        held = worker.first.get("held", [])
+    return ["wall time", *(WORDS[name] for name in held if name in WORDS)]
+
+
 def as_user(name):
     """What subprocess.Popen needs to start a process as another user.   Raises ValueError."""
     if os.name != "posix" or os.geteuid() != 0:
@@ -136,21 +143,13 @@ def as_user(name):
 
 
 def sound(reply):
-    """A reply that has the form of one.   Raises wire.Malformed"""
-    def listed(value, kinds):
-        return value is None or isinstance(value, list) and all(isinstance(v, kinds) for v in value)
-
-    arrays = (np.ndarray, list, type(None))
-    failed = reply.get("failed") if isinstance(reply, dict) else "?"
-    if failed is not None:
-        texts = isinstance(failed, dict) and set(failed) == {"error", "message", "frames"}
-        if not texts or not all(isinstance(failed[k], str) for k in ("error", "message")) or not listed(failed["frames"], str):
-            raise wire.Malformed("not the form of an answer")
-    elif "has" in reply:
-        if not listed(reply["has"], str):
-            raise wire.Malformed("not the form of an answer")
-    elif not all(listed(reply.get(k), arrays) for k in ("gradients", "cotangents", "again", "gradients_again", "results_after")) or not (
-            isinstance(reply.get("results"), list) and listed(reply.get("args"), arrays) and listed(reply["results"], arrays)):
+    """A reply whose words are words.   Raises wire.Malformed for what a forger sent"""
+    try:
+        failed = reply.get("failed") or dict(error="", message="", frames=[])
+        words = [failed["error"], failed["message"], *failed["frames"], *reply.get("has", []), *reply.get("held", [])]
+    except (AttributeError, KeyError, TypeError):
+        words = [None]
+    if not all(isinstance(word, str) for word in words):
         raise wire.Malformed("not the form of an answer")
     return reply
 
@@ -172,13 +171,14 @@ def sweep(where):
 
 def end_tree(process, mark):
     """Kill a process and whatever it has started: its group, and on Linux also what left the group."""
-    if os.name == "posix":
-        end(-process.pid)
+    if os.name == "nt":
+        subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True)
+    else:
+        if hasattr(os, "setsid"):
+            end(-process.pid)
         for entry in Path("/proc").glob("[0-9]*"):
             if int(entry.name) != os.getpid() and (f"{MARK}={mark}\0" in environment(entry) or inside(entry, mark)):
                 end(int(entry.name))
-    else:
-        subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True)
     process.kill()
     process.wait()
 
