@@ -134,8 +134,8 @@ def write_mistakes(out, found, records, exercises, lang):
     made = sorted(((m, ids) for m, ids in all_of if m.name != "not attempted"), key=lambda item: item[0].name in UNNAMED)
     n = sum(s.source is not None for s in found)
     report.write(out / "next_lesson.md", next_lesson(made[:TOP], n, {e.name: e for e in exercises}, lang))
-    first = min(TOP, len(made))
-    yield f"{out / 'mistakes.csv'}: {count(len(made), 'mistake')}; the first {first} for the next lesson: {out / 'next_lesson.md'}"
+    first = f"; the first {min(TOP, len(made))} for the next lesson: {out / 'next_lesson.md'}" if made else ""
+    yield f"{out / 'mistakes.csv'}: {count(len(made), 'mistake')}{first}"
     yield picture(out / "mistakes.png", made[:BARS], n, lang)
 
 
