@@ -45,8 +45,7 @@ def options(argv):
         raise ValueError("--against torch without PyTorch; expected it to be installed: pip install torch")
     chosen = [case for word in given.sizes for case in cases(word, given.preset)]
     if given.json is not None:
-        place = Path(given.json)                                              # rather refused now than after minutes
-        ok = given.json and not place.is_dir() and place.parent.is_dir() and os.access(place.parent, os.W_OK)
+        ok = given.json and command.writable(given.json)
         config.expect(ok, "json", given.json or "empty", "a file in a folder that can be written")
     return given, chosen
 

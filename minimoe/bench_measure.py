@@ -20,7 +20,7 @@ import threadpoolctl
 
 from . import config, cores, model, moe, step
 from .backend import xp
-from .generate import generate, decode_step
+from .generate import decode_step, generate
 from .params import initial, views
 
 TOKENS = 256                    # sampled

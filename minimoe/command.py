@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import os
 import sys
+from pathlib import Path
 
 from . import config
 
@@ -60,6 +61,12 @@ def exit_code(program, work, *args):
         return refuse(program, error)
     except KeyboardInterrupt:
         return 130
+
+
+def writable(path):
+    """Whether a file can be written, as far as its folder tells: rather refused at once than after minutes."""
+    path = Path(path)
+    return not path.is_dir() and path.parent.is_dir() and os.access(path.parent, os.W_OK)
 
 
 def refuse(program, error):

@@ -12,7 +12,7 @@ from .cores import run, split
 from .load import capacity
 from .moe import moe_layer
 from .ops import cross_entropy, embedding, geglu_ffn, linear, relu_ffn, rms_norm
-from .params import Weight, add_
+from .params import Weight
 from .router import ROUTERS
 
 

@@ -1,4 +1,4 @@
-"""The suite, graded: every mistake in the bank is noticed and named, every honest answer passes, few operators can change unseen."""
+"""The suite, graded: every mistake in the bank is noticed and named, every honest answer passes, hardly an operator changes unseen."""
 import functools
 
 import pytest
@@ -10,9 +10,7 @@ MUTANTS = bank.all_mutants()
 WHEATS = wheats.all_wheats()
 
 
-@functools.cache
-def kill(mutant):
-    return matrix.Kill(mutant, engine.in_process(mutants.compiled(mutant), EXERCISES[mutant.exercise]))
+kill = functools.cache(matrix.kill)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{m.exercise}.{m.name}" for m in MUTANTS])
@@ -58,8 +56,7 @@ def test_hardly_an_operator_of_the_reference_changes_unseen(exercise, monkeypatc
 @pytest.mark.parametrize("seed", [1, 2])
 def test_other_seeds_are_as_good(seed):
     for m in MUTANTS[::7]:
-        outcome = engine.in_process(mutants.compiled(m), EXERCISES[m.exercise], seed)
-        assert matrix.Kill(m, outcome).killed, f"{m.exercise}.{m.name}"
+        assert matrix.kill(m, seed).killed, f"{m.exercise}.{m.name}"
 
 
 def test_a_mistake_in_a_part_is_named_in_the_whole():

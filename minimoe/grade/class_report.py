@@ -6,7 +6,9 @@ import re
 import textwrap
 from typing import NamedTuple
 
+from ..checkpoint import replace
 from . import detectors, mutants, report, source
+from .judge import count
 from .notes import said
 
 TOP, BARS = 5, 15               # mistakes on the page, and in the picture
@@ -139,11 +141,6 @@ def write_mistakes(out, found, records, exercises, lang):
     yield picture(out / "mistakes.png", made[:BARS], n, lang)
 
 
-def count(n, what):
-    """A number of things in words."""
-    return f"{n} {what}{'s' * (n != 1)}"
-
-
 def next_lesson(made, n, exercises, lang):
     """The page for the next lesson: its mistakes, each with a sentence to project."""
     zh = lang == "zh"
@@ -197,7 +194,7 @@ def picture(path, made, n, lang):
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(f"学生人数（共 {n} 人）" if zh else f"students, of {n}", **zh)
     axes.spines[["top", "right"]].set_visible(False)
-    report.replace(path, lambda file: figure.savefig(file, format="png", dpi=120))
+    replace(path, lambda file: figure.savefig(file, format="png", dpi=120))
     return f"{path}: the {len(made)} most frequent"
 
 

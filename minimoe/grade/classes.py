@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from . import class_report, engine, oral, report, roster, similarity, submissions
+from .judge import count
 from .notes import said
 from .options import feedback_options, named_again, parser_for, secret, wanted
 
@@ -46,7 +47,7 @@ def command(argv):
     if others:
         lines.append(f"nothing to grade in: {', '.join(others)} (only files of other kinds than .py, .ipynb and .zip)")
     n = sum(s.source is not None for s in found)
-    head = f"{class_report.count(n, 'submission')}: {graded} graded, {n - graded} unchanged"
+    head = f"{count(n, 'submission')}: {graded} graded, {n - graded} unchanged"
     print(head, *lines, sep="\n", file=sys.stdout)
 
 

@@ -1,4 +1,5 @@
 """Grading: probes to a student's functions, their answers judged, points and a sentence for every mistake."""
+import functools
 import time
 import zlib
 from typing import NamedTuple
@@ -35,15 +36,20 @@ class Outcome(NamedTuple):
         return sum(self.points.values())
 
 
+@functools.cache
 def ask(exercise, seed=0):
-    """All probes of an exercise with the reference's answers."""
+    """All probes of an exercise with the reference's answers: the same for every student."""
     rng = np.random.default_rng([seed, zlib.crc32(exercise.name.encode()), 1])
-    for probe in probes(exercise.name, seed):
-        right = judge.answer_of(exercise.reference, exercise, probe)
-        cotangents = judge.cotangents_for(right, rng) if probe.check == "backward" else None
-        if cotangents is not None:
-            right = judge.answer_of(exercise.reference, exercise, probe, cotangents)
-        yield Asked(probe, cotangents, right)
+    return tuple(asked(exercise, probe, rng) for probe in probes(exercise.name, seed))
+
+
+def asked(exercise, probe, rng):
+    """A probe with what is right."""
+    right = judge.answer_of(exercise.reference, exercise, probe)
+    if probe.check != "backward":
+        return Asked(probe, None, right)
+    cotangents = judge.cotangents_for(right, rng)
+    return Asked(probe, cotangents, judge.answer_of(exercise.reference, exercise, probe, cotangents))
 
 
 def grade_all(source, exercises, seed=0, user=None):
@@ -87,7 +93,7 @@ def grade(source, exercise, seed=0, user=None):
                 return lost(exercise, "not loaded", sentence(failed))
             if exercise.name not in worker.first.get("has", ()):
                 return lost(exercise, "not attempted", f"there is no function {exercise.name}")
-            return judged(exercise, list(ask(exercise, seed)), lambda asked: tell(worker, exercise, asked))
+            return judged(exercise, ask(exercise, seed), lambda asked: tell(worker, exercise, asked))
     except Ended as error:
         return lost(exercise, "ended", str(error))
     except (OSError, MemoryError):
@@ -109,7 +115,7 @@ def in_process(function, exercise, seed=0):
             return judge.answer_of(function, exercise, asked.probe, asked.cotangents, exact=False, twice=True)
         except Exception as error:
             return dict(failed=dict(error=type(error).__name__, message=str(error), frames=[]))
-    return judged(exercise, list(ask(exercise, seed)), reply)
+    return judged(exercise, ask(exercise, seed), reply)
 
 
 def judged(exercise, all_asked, reply):

@@ -5,6 +5,7 @@ import numpy as np
 
 from .calls import answer
 
+
 class Fault(NamedTuple):
     """What is wrong with one array of an answer."""
     kind: str               # "contract" or "value"

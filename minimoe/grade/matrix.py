@@ -26,9 +26,9 @@ class Kill(NamedTuple):
         return [m.name for m in self.outcome.matches] == [self.mutant.name]
 
 
-def kills():
-    """Every mutant, graded as a student."""
-    return [Kill(m, engine.in_process(mutants.compiled(m), EXERCISES[m.exercise])) for m in bank.all_mutants()]
+def kill(mutant, seed=0):
+    """A mutant, graded as a student."""
+    return Kill(mutant, engine.in_process(mutants.compiled(mutant), EXERCISES[mutant.exercise], seed))
 
 
 def lines():
@@ -39,7 +39,7 @@ def lines():
 
 def of_bank():
     """The kill matrix: exercise, mutant, checks."""
-    all_kills = kills()
+    all_kills = [kill(m) for m in bank.all_mutants()]
     text = [f"{'exercise':<26} {'mutant':<18} " + " ".join(f"{check:<8}" for check in CHECKS) + " named"]
     for k in all_kills:
         marks = " ".join(f"{'x' if check in k.outcome.faults else '.':<8}" for check in CHECKS)

@@ -56,7 +56,8 @@ def inherited(name):
                 text = patch(whole, m)
             except (ValueError, StopIteration):         # another form of that function stands in this file
                 continue
-            found.append(Whole(name, f"{m.exercise}.{m.name}", m.check, text, f"{m.exercise}: {m.says}", f"{m.exercise}：{m.says_zh}"))
+            says, says_zh = f"{m.exercise}: {m.says}", f"{m.exercise}：{m.says_zh}"
+            found.append(Whole(name, f"{m.exercise}.{m.name}", m.check, text, says, says_zh))
     return found
 
 

@@ -1,6 +1,5 @@
 """What the grader's commands share: their options, and the files that these name."""
 import hashlib
-import os
 from pathlib import Path
 
 from .. import command
@@ -57,7 +56,7 @@ def student_source(path):
 
 def writable(path):
     """Raises ValueError where a file cannot be written."""
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    if not command.writable(path):
         raise ValueError(f"{path} cannot be written; expected a file in a folder that can be written")
 
 

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from . import engine
 from .exercises import AFTERNOON, EXERCISES
 
 MOST = 16 << 20                 # bytes of a file that is read
@@ -30,11 +29,11 @@ class Project(NamedTuple):
     rubric: tuple
 
 
-FOLDER = f"""
+FOLDER = """
 Hand in one folder:
   student.py                     your functions, by the names of the exercises
   train_mine.py                  your training program; it imports student
-  runs/NAME-SEED/metrics.jsonl   of each run: one JSON object a line, {{"step": 100, "loss": 1.9, "val_loss": 2.0}}, losses in nats
+  runs/NAME-SEED/metrics.jsonl   of each run: one JSON object a line, {"step": 100, "loss": 1.9, "val_loss": 2.0}, losses in nats
                                  per byte, val_loss on the held-out part (null in between, but not in the last line)
   report.md                      one page, with the ablation table:
                                  | model | seed 1 | seed 2 | seed 3 | mean | std |
@@ -49,10 +48,10 @@ ONE = """
 Begin with an empty file:
   python -m minimoe.grade init student.py --level 3 --only {needs}
 Write the Switch layer, forward and backward, and a language model around it: embedding, attention, your switch_layer with its
-residual, logits. train_mine.py may import from minimoe what you do not write yourself; student.py uses NumPy only. Train it with three seeds until every run is
-below {loss} nats per byte on the held-out part. Then change one thing (the capacity factor, alpha, the number of experts) and train
-with the same three seeds again. On the page: where the dropped tokens go, what the balance loss does to the load, and what the
-table shows and does not show.
+residual, logits. train_mine.py may import from minimoe what you do not write yourself; student.py uses NumPy only. Train it with
+three seeds until every run is below {loss} nats per byte on the held-out part. Then change one thing (the capacity factor, alpha,
+the number of experts) and train with the same three seeds again. On the page: where the dropped tokens go, what the balance loss
+does to the load, and what the table shows and does not show.
 """
 
 TWO = """

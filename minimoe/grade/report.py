@@ -7,11 +7,12 @@ from .exercises import CHECKS
 
 LANGUAGES = ("en", "zh")
 WORDS = {
-    "likely": ("likely", "可能的错误"), "asked": ("asked", "要求"), "probe": ("probe", "测试"), "yours": ("yours", "你的"),
-    "expected": ("expected", "应为"), "wrong": ("wrong", "错误"), "or": ("or", "或"), "hint": ("seen", "现象"), "debug": ("debug", "调试"),
+    "likely": ("likely", "可能的错误"), "asked": ("asked", "要求"), "probe": ("probe", "测试"),
+    "wrong": ("wrong", "错误"), "or": ("or", "或"), "hint": ("seen", "现象"), "debug": ("debug", "调试"),
     "not attempted": ("not attempted", "未作答"), "not loaded": ("your file cannot be loaded", "文件无法加载"),
     "ended": ("stopped", "运行中止"), "total": ("total", "总分"), "lesson": ("lesson", "第{}讲"),
-    "limits": ("limits in force", "生效的限制"), "stands": ("right for your own forward", "与你的前向一致"), "hidden": ("a hidden check failed", "隐藏测试未通过"),
+    "limits": ("limits in force", "生效的限制"), "stands": ("right for your own forward", "与你的前向一致"),
+    "hidden": ("a hidden check failed", "隐藏测试未通过"),
 }
 
 
@@ -92,7 +93,8 @@ def write_junit(path, outcomes, hidden=False, lang="en"):
         for name, value in (("points", o.points[check]), ("possible", most)):
             xml.SubElement(properties, "property", name=name, value=str(value))
         if o.points[check] < most:
-            xml.SubElement(case, "failure", message=printable(o.says or o.status)).text = printable("\n".join(text(o, lang, hidden)))
+            failure = xml.SubElement(case, "failure", message=printable(o.says or o.status))
+            failure.text = printable("\n".join(text(o, lang, hidden)))
     root = xml.Element("testsuites")
     root.append(suite)
     write(path, xml.tostring(root, encoding="unicode"))

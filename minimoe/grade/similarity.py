@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from . import class_report, source
 from .exercises import EXERCISES
+from .judge import count
 
 K = 8                           # nodes of a run: part of a statement
 LONG = 40                       # nodes of a function that is worth naming
@@ -166,5 +167,5 @@ def write(out, found, exercises):
     pairs = sum(row[1] != REFERENCE for row in rows)
     close = sum(row[1] == REFERENCE and row[3] >= INSIDE for row in rows)
     class_report.write_table(out / "similarity.csv", [["a", "b", "alike", "inside", "same functions"], *rows])
-    alike = f"{class_report.count(pairs, 'pair')} alike"
+    alike = f"{count(pairs, 'pair')} alike"
     return f"{out / 'similarity.csv'}: {alike}, {close} like {REFERENCE}; to be looked at, not to be scored"

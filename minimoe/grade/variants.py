@@ -173,7 +173,7 @@ def check(public, new, names):
     """
     same = True
     try:
-        all_asked = list(engine.ask(new))
+        all_asked = engine.ask(new)
     except Exception as error:
         raise ValueError(f"{names} cannot be a rule: {new.name} fails with it ({type(error).__name__}: {error})") from None
     for asked in all_asked:
