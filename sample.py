@@ -1,30 +1,45 @@
 """Let a trained model write: python sample.py --help"""
 import sys
 
-from minimoe import backend, checkpoint, command, config, model
+from minimoe import backend, checkpoint, command, config
 from minimoe.backend import host, xp
 from minimoe.data import tokenizer
 from minimoe.generate import generate
 from minimoe.params import views
+from minimoe.t5 import finetune, show
+from minimoe.t5.kinds import KINDS, LM
+from minimoe.t5.shapes import shapes
+from minimoe.t5.vocabulary import open_vocabulary
 
 COLOURS = (203, 114, 75, 221, 176, 80, 215, 147, 149, 174, 73, 185, 111, 210, 120, 183)       # of a 256-colour terminal
 
 
 def options(argv):
     parser = command.Parser("sample.py", "Let a trained model write.")
-    parser.add_argument("--checkpoint", default="run", metavar="DIR", help="the --out folder of train.py [run]")
-    parser.add_argument("--prompt", default="", metavar="TEXT", help="how the text begins; it starts a line [nothing]")
-    parser.add_argument("--tokens", type=int, default=200, metavar="N", help="bytes to write [200]")
-    parser.add_argument("--temperature", type=float, default=0.8, metavar="X", help="0 always takes the likeliest [0.8]")
+    parser.add_argument("--checkpoint", default="run", metavar="DIR", help="the --out folder of train.py or of minimoe.t5.finetune, "
+                        "or a directory of SwitchTransformers [run]")
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="how the text begins, it starts a line; or what an "
+                        "encoder-decoder reads, <extra_id_0>, <extra_id_1>, ... for gaps [nothing]")
+    parser.add_argument("--tokens", type=int, default=200, metavar="N", help="bytes to write, or ids [200]")
+    parser.add_argument("--temperature", type=float, metavar="X", help="0 always takes the likeliest [0.8; encoder-decoder: 0]")
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw from the K likeliest; 0: all [0]")
     parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="draw from the likeliest that sum to P [0.95]")
+    parser.add_argument("--beam", type=int, metavar="N", help="beam search of this width, with an encoder-decoder (GLaM: 4)")
+    parser.add_argument("--length-penalty", type=float, metavar="A", help="of beam search: 0 has none [0.6, as in T5]")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="same seed, same text [1]")
     parser.add_argument("--experts", action="store_true", help="colour characters by the expert of their last byte")
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="array module [numpy]")
     given = parser.parse_args(argv)
     config.check_at_least(given, 1, "tokens")
     config.check_at_least(given, 0, "top_k", "seed")
-    config.check_at_least(given, 0.0, "temperature")
+    if given.temperature is not None:
+        config.check_at_least(given, 0.0, "temperature")
+    if given.beam is not None:
+        config.check_at_least(given, 1, "beam", most=1000)
+        config.expect(given.temperature is None, "temperature", given.temperature, "none beside --beam")
+    if given.length_penalty is not None:
+        config.expect(given.beam, "length_penalty", given.length_penalty, "--beam beside it")
+        config.check_at_least(given, 0.0, "length_penalty")
     config.expect(0 < given.top_p <= 1, "top_p", given.top_p, "a number above 0, at most 1")
     whole = given.prompt.encode("utf-8", "ignore").decode() == given.prompt
     config.expect(whole, "prompt", ascii(given.prompt), "text in UTF-8")
@@ -46,39 +61,69 @@ def characters(tokens):
 
 def expert_of(seen):
     """The first choice of the last sparse layer for the last token."""
-    return int(host(seen[max(seen)]["index"])[-1, 0])
+    return int(host([*seen.values()][-1]["index"])[-1, 0])
 
 
 def coloured(text, expert):
     return f"\x1b[38;5;{COLOURS[expert % len(COLOURS)]}m{text}\x1b[0m"
 
 
-def write(given):
-    state, configs, _ = checkpoint.load(given.checkpoint, model.shapes)
-    cfg = configs["model"]
-    if given.experts and cfg.sparse == "none":
-        raise ValueError(f"--experts with {given.checkpoint}, a dense model; expected a sparse one")
-    if not xp.isfinite(state.theta).all():
-        raise ValueError(f"{given.checkpoint} holds parameters that are not finite; expected a run that did not diverge")
-    p = views(state.theta, model.shapes(cfg))
-    prompt = tokenizer.encode("\n" + given.prompt)
-    tokens = generate(p, cfg, prompt, given.tokens, given.temperature, given.top_k, given.top_p, given.seed,
-                      configs["data"].seq_len, forbidden=range(tokenizer.PAD, cfg.vocab_size))
-    print(given.prompt, end="", flush=True)
-    for text, seen in characters(tokens):
-        print(coloured(text, expert_of(seen)) if given.experts else text, end="", flush=True)
+def say(pieces, n_experts):
+    """Print pieces of text as they come; coloured, with a legend, where n_experts is not 0."""
+    for text, seen in pieces:
+        print(coloured(text, expert_of(seen)) if n_experts else text, end="", flush=True)
         if sys.stdout.gone:                                   # as in `sample.py | head`
             return
     print()
-    if given.experts:
-        print("experts:", *(coloured(str(e), e) for e in range(cfg.n_experts)))
+    if n_experts:
+        print("experts:", *(coloured(str(e), e) for e in range(n_experts)))
+
+
+def check(theta, given, sparse):
+    """Raises ValueError where a model cannot write, or not as asked."""
+    if given.experts and not sparse:
+        raise ValueError(f"--experts with {given.checkpoint}, a dense model; expected a sparse one")
+    if not xp.isfinite(theta).all():
+        raise ValueError(f"{given.checkpoint} holds parameters that are not finite; expected a run that did not diverge")
+
+
+def write_on(given, configs, theta, layout):
+    """A decoder continues the prompt."""
+    cfg = configs["model"]
+    config.expect(given.beam is None, "beam", given.beam, "none: the checkpoint is a decoder's, which has no answers to search for")
+    check(theta, given, cfg.sparse != "none")
+    temperature = 0.8 if given.temperature is None else given.temperature
+    tokens = generate(views(theta, layout), cfg, tokenizer.encode("\n" + given.prompt), given.tokens, temperature, given.top_k,
+                      given.top_p, given.seed, configs["data"].seq_len, forbidden=range(tokenizer.PAD, cfg.vocab_size))
+    print(given.prompt, end="", flush=True)
+    say(characters(tokens), cfg.n_experts if given.experts else 0)
+
+
+def answer(given, cfg, theta, vocabulary):
+    """An encoder-decoder answers the prompt."""
+    p, vocabulary = views(theta, shapes(cfg)), open_vocabulary(vocabulary, cfg)
+    check(theta, given, cfg.decoder_sparse_step)
+    if given.beam is None:
+        choose = show.chooser(given.temperature or 0, given.top_k, given.top_p, given.seed)
+        return say(show.stream(p, cfg, vocabulary, given.prompt, given.tokens, choose), cfg.n_experts if given.experts else 0)
+    config.expect(not given.experts, "experts", "given", "none beside --beam: hypotheses are no experts' work alone")
+    penalty = 0.6 if given.length_penalty is None else given.length_penalty
+    for score, text in show.best(p, cfg, vocabulary, given.prompt, given.beam, given.tokens, penalty):
+        print(f"{score:8.4f}  {text}")
 
 
 def work(argv):
     """Everything between the command line and the exit code."""
     given = options(argv)
     backend.use(given.backend)
-    write(given)
+    if finetune.is_foreign(given.checkpoint):
+        answer(given, *finetune.opened(given.checkpoint))
+        return
+    kind, state, configs, _ = checkpoint.load(given.checkpoint, KINDS)
+    if kind is LM:
+        write_on(given, configs, state.theta, kind.task(configs).shapes)
+    else:
+        answer(given, configs["model"], state.theta, getattr(configs["data"], "vocabulary", "bytes"))
 
 
 def main(argv=None):

@@ -16,6 +16,7 @@
     generate.py     sampling with cached keys and values
     count.py        parameters and FLOPs
 
-Around it: data/ (bytes, files, the embedded corpus), t5/ and more/ (objectives, Adafactor, precision, distillation), grade/
-(exercises, and the suite that grades students) and bench.py (speed and memory, beside PyTorch).
+Around it: data/ (bytes, files, the embedded corpus), t5/ (the encoder-decoder as published, span
+corruption, Adafactor, fine-tuning, other people's checkpoints), more/ (precision, distillation), grade/ (exercises, and the
+suite that grades students) and bench.py (speed and memory, beside PyTorch).
 """

@@ -50,17 +50,19 @@ def bucket_starts(n_buckets, max_distance):
     return tuple(starts)
 
 
-def position_bias(table, Tq, Tk, max_distance, scale=1.0):
+def position_bias(table, Tq, Tk, max_distance, scale=1.0, bidirectional=False):
     """bias[h, i, j] = scale * table[bucket(j - i), h]; the queries are the last Tq of Tk positions.
 
-    table  (n_buckets, H) float    bias  (H, Tq, Tk) float    backward(dbias) -> dtable
+    table  (n_buckets, H) float    bias  (H, Tq, Tk) float    bidirectional  as in relative_position_bucket: an encoder's
+
+    backward(dbias) -> dtable
 
     Departs: T5 has no scale. Its optimizer's steps grow with a weight's size; Adam's do not, and from near 0 its steps of
     lr would take thousands to reach the biases of 3 to 10 that single out one position. On tinyshakespeare a scale of 10
     took the loss after 600 steps from 2.32 to 1.94 nats per byte.
     """
     distance = xp.arange(Tk) - xp.arange(Tk - Tq, Tk)[:, None]
-    bias, back_table = embedding(relative_position_bucket(distance, False, len(table), max_distance), scale * table)
+    bias, back_table = embedding(relative_position_bucket(distance, bidirectional, len(table), max_distance), scale * table)
 
     def backward(dbias):
         return scale * back_table(dbias.transpose(1, 2, 0))

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import threadpoolctl
 
-from . import config, cores, model, moe, step
+from . import config, cores, model, moe, optim, step
 from .backend import xp
 from .generate import decode_step, generate
 from .params import initial, views
@@ -38,7 +38,7 @@ PARTS = {
     "embedding, noise": [(model, "embedding"), (model, "draw_noise")],
     "accumulate": [(step, "add_")],
     "clip": [(step, "clip_global_norm_")],
-    "Adam": [(step, "adam_step_")],
+    "Adam": [(optim, "adam_step_")],
 }
 
 

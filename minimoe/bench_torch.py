@@ -203,7 +203,7 @@ def differences(cfg, batch, rng, alpha, dtype="float64"):
     dropped  share of the choices that found no slot; where one is dropped here and not there, ValueError
     """
     task = model.task(cfg)
-    p, noise = views(initial(task.shapes, rng, dtype), task.shapes), task.noise(batch["x"].size, (1, 1, 0))
+    p, noise = views(initial(task.shapes, rng, dtype), task.shapes), task.noise(batch, (1, 1, 0))
     (ce, balance, _, seen), backward = task.loss(p, to_device(batch), noise)
     ours, kept = dict(leaves(backward(1.0, alpha, 0.0))), [host(layer["kept"]) for layer in seen.values()]
     peer = Peer(cfg, batch["x"].shape[1], p)

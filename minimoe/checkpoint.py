@@ -36,19 +36,19 @@ def replace(path, write):
         new.unlink(missing_ok=True)
 
 
-def save(folder, state, configs, digest):
-    """Write a run's state, its configuration and the hash of its data into folder/checkpoint.npz."""
-    meta = dict(format=FORMAT, digest=digest, step=state.step, seconds=state.seconds,
+def save(folder, state, configs, digest, kind="lm"):
+    """Write a run's state, its configuration, the hash of its data and the name of its run.Kind into folder/checkpoint.npz."""
+    meta = dict(format=FORMAT, kind=kind, digest=digest, step=state.step, seconds=state.seconds,
                 **{name: dataclasses.asdict(c) for name, c in configs.items()})
     arrays = {name: host(getattr(state, name)) for name in ARRAYS}
     replace(Path(folder) / NAME, lambda file: np.savez(file, meta=json.dumps(meta), **arrays))
 
 
-def load(folder, shapes_of):
-    """What `save` wrote: state, configs, digest.
+def load(folder, kinds):
+    """What `save` wrote: kind, state, configs, digest.
 
-    folder      a run's --out
-    shapes_of   the model configuration -> its layout, which the vectors must fit
+    folder  a run's --out
+    kinds   run.Kinds, whose configurations and layouts it may have
 
     Raises ValueError where there is no checkpoint, or it is damaged, or of another layout. Nothing in the file is run.
     """
@@ -60,8 +60,10 @@ def load(folder, shapes_of):
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
             meta = json.loads(str(file["meta"]))
-        configs = config.from_options({**meta["model"], **meta["train"], **meta["data"]})
-        check(meta, arrays, size(shapes_of(configs["model"])))
+        kind = next(k for k in kinds if k.name == meta.get("kind", "lm"))
+        configs = config.from_options({**meta["model"], **meta["train"], **meta["data"]}, kind.groups)
+        shapes = kind.task(configs).shapes
+        check(meta, arrays, (size(shapes), *kind.optimizer(configs).sizes(shapes)))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; expected the --out folder of a training run") from None
     except OSError as error:
@@ -72,10 +74,10 @@ def load(folder, shapes_of):
         why = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} is damaged or not a checkpoint of this version ({why})") from None
     state = State(**{name: xp.asarray(a) for name, a in arrays.items()}, step=meta["step"], seconds=meta["seconds"])
-    return state, configs, meta["digest"]
+    return kind, state, configs, meta["digest"]
 
 
-def check(meta, arrays, P):
+def check(meta, arrays, sizes):
     """Raises ValueError where what a checkpoint holds does not belong together."""
     def expect(ok, name, value, expected):
         if not ok:
@@ -85,10 +87,10 @@ def check(meta, arrays, P):
     expect(type(meta["step"]) is int and meta["step"] >= 0, "step", meta["step"], "a count")
     expect(type(meta["seconds"]) is float and 0 <= meta["seconds"] < math.inf, "seconds", meta["seconds"], "a time")
     expect(type(meta["digest"]) is str, "digest", meta["digest"], "a text")
-    for name in ("theta", "m", "v"):
+    for name, n in zip(("theta", "m", "v"), sizes):
         a, dtype = arrays[name], arrays["theta"].dtype
-        expect(a.shape == (P,) and a.dtype == dtype and dtype in ("float32", "float64"), name, f"{a.dtype}{a.shape}",
-               f"({P},) floats for its own configuration")
+        expect(a.shape == (n,) and a.dtype == dtype and dtype in ("float32", "float64"), name, f"{a.dtype}{a.shape}",
+               f"({n},) floats for its own configuration")
     for name in ("applied", "skipped"):
         a = arrays[name]
         expect(a.shape == () and a.dtype.kind == "i" and a >= 0, name, a, "a count")

@@ -75,11 +75,12 @@ def refuse(program, error):
     return 2
 
 
-def add_options(parser):
-    """An option for each field; only those that were given appear in the result."""
-    for name, group in config.GROUPS.items():
-        options = parser.add_argument_group(name)
-        for f in dataclasses.fields(group):
+def add_options(parser, groups=config.GROUPS, title="{}"):
+    """An option for each field that has none yet; only those that were given appear in the result."""
+    for name, group in groups.items():
+        new = [f for f in dataclasses.fields(group) if "--" + f.name.replace("_", "-") not in parser._option_string_actions]
+        options = parser.add_argument_group(title.format(name))
+        for f in new:
             files = dict(nargs="+", metavar="FILE", action="extend")
             kind = files if f.type is tuple else dict(type=f.type, choices=f.metadata["choices"])
             if kind.get("choices") is None and "type" in kind:

@@ -84,6 +84,9 @@ class Model:
             expect(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
 
 
+ADAMS_OWN = dict(beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)
+
+
 @dataclass(frozen=True)
 class Train:
     """How the parameters are found.   Raises ValueError where a value makes no training run."""
@@ -91,14 +94,15 @@ class Train:
     minutes: float = opt(0.0, "time to train for, instead of --steps: they are set by timing a few steps")
     batch_size: int = opt(12, "sequences per optimiser step")
     accumulate: int = opt(1, "groups a step's batch is cut into; experts' queues are per group")
-    lr: float = opt(2e-3, "peak learning rate")
+    optimizer: str = opt("adam", "adam; or adafactor, whose steps are relative to the weights' sizes (T5, GLaM)", "adam", "adafactor")
+    lr: float = opt(2e-3, "peak learning rate; of adafactor relative to each weight's size")
     schedule: str = opt("cosine", "cosine to 0; linear warm-up or constant, then 1/sqrt(step)", "cosine", "linear", "constant")
     warmup: int = opt(100, "steps until the peak")
-    beta1: float = opt(0.9, "Adam: decay of the mean of gradients")
-    beta2: float = opt(0.99, "Adam: decay of the mean of squared gradients")
-    eps: float = opt(1e-8, "Adam: added to the root")
-    weight_decay: float = opt(0.0, "decoupled, on matrices only")
-    clip: float = opt(1.0, "largest global norm of a step's gradient")
+    beta1: float = opt(ADAMS_OWN["beta1"], "Adam: decay of the mean of gradients")
+    beta2: float = opt(ADAMS_OWN["beta2"], "Adam: decay of the mean of squared gradients")
+    eps: float = opt(ADAMS_OWN["eps"], "Adam: added to the root")
+    weight_decay: float = opt(ADAMS_OWN["weight_decay"], "Adam: decoupled, on matrices only")
+    clip: float = opt(1.0, "largest global norm of a step's gradient; inf: any")
     alpha: float = opt(0.01, "coefficient of the balance loss (Switch, Eq. 4)")
     z_loss: float = opt(0.0, "coefficient of the router z-loss (ST-MoE: 0.001; Switch and GLaM have none)")
     seed: int = opt(1, "of the first weights, the batches and the noise")
@@ -113,11 +117,14 @@ class Train:
         check_at_least(self, 0, "warmup", "seed")
         check_at_least(self, 0.0, "weight_decay", "alpha", "z_loss")
         check_at_least(self, 0.0, "minutes", most=1e6)
-        for name in ("lr", "clip"):
-            expect(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
+        expect(0 < self.lr < math.inf, "lr", self.lr, "a finite number above 0")
+        expect(self.clip > 0, "clip", self.clip, "a number above 0, or inf")
         expect(1e-30 <= self.eps < math.inf, "eps", self.eps, "a finite number, 1e-30 or more: float32 has none much smaller")
         for name in ("beta1", "beta2"):
             expect(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number from 0 to below 1")
+        for name, value in ADAMS_OWN.items():
+            expect(self.optimizer == "adam" or getattr(self, name) == value, name, getattr(self, name),
+                   f"none beside --optimizer {self.optimizer}: only adam has it")
         expect(self.batch_size % self.accumulate == 0, "accumulate", self.accumulate,
                f"a divisor of --batch-size {self.batch_size}")
 
@@ -145,9 +152,14 @@ PRESETS = {
 }
 
 
-def from_options(values):
+def names(groups):
+    """The names of all fields of some groups."""
+    return {f.name for group in groups.values() for f in dataclasses.fields(group)}
+
+
+def from_options(values, groups=GROUPS):
     """{group: config} from a dict of values by field name; names of no field are left alone."""
     def make(group):
         given = {f.name: values[f.name] for f in dataclasses.fields(group) if f.name in values}
         return group(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
-    return {name: make(group) for name, group in GROUPS.items()}
+    return {name: make(group) for name, group in groups.items()}

@@ -42,7 +42,7 @@ def cached_attention(x, p, past, bias, mask, H):
     n, _ = rms_norm(x, p["norm"], EPS)
     q, k, v = (heads(linear(n, p[W])[0], H)[0] for W in ("Wq", "Wk", "Wv"))   # (B, H, Tq, K)
     mixed, k, v = kv_cache_step(q, k, v, *(past or (k[:, :, :0], v[:, :, :0])), bias, mask)
-    return x + linear(mixed.transpose(0, 2, 1, 3).reshape(x.shape), p["Wo"])[0], k, v
+    return x + linear(mixed.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1), p["Wo"])[0], k, v
 
 
 def kv_cache_step(q, k, v, past_k, past_v, bias, mask):
@@ -87,6 +87,12 @@ def sample_filter(logits, temperature, top_k, top_p):
     return (p / p.sum()).astype(dtype)
 
 
+def drawn(logits, temperature, top_k, top_p, rng):
+    """An id from sample_filter's distribution, by the next number of the host generator rng.   (V,) -> int"""
+    share = host(sample_filter(logits, temperature, top_k, top_p)).astype("float64").cumsum()
+    return int(share.searchsorted(rng.random() * share[-1], side="right"))
+
+
 def generate(p, cfg, prompt, n_tokens, temperature, top_k, top_p, seed, context, forbidden=()):
     """Yield n_tokens pairs (id, seen): a token drawn after the prompt, and what the routers did with it.
 
@@ -106,7 +112,6 @@ def generate(p, cfg, prompt, n_tokens, temperature, top_k, top_p, seed, context,
     for _ in range(n_tokens):
         if not np.isfinite(host(logits[0, -1])).all():
             raise ValueError("the model's logits are not finite; expected a run that did not diverge")
-        share = host(sample_filter(logits[0, -1] + never, temperature, top_k, top_p)).astype("float64").cumsum()
-        token = int(share.searchsorted(rng.random() * share[-1], side="right"))
+        token = drawn(logits[0, -1] + never, temperature, top_k, top_p, rng)
         logits, cache, seen = decode_step(p, cfg, xp.asarray([[token]]), cache, context)
         yield token, seen

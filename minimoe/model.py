@@ -205,7 +205,7 @@ class Task(NamedTuple):
     """What step.py trains, and what it needs to know of it."""
     shapes: dict                # the layout of the parameters
     loss: Callable              # (p, batch, noise or None) -> (ce, balance, z, seen), backward(dce, dbalance, dz) -> dp
-    noise: Callable             # (n_tokens, key) -> the noise of one group
+    noise: Callable             # (batch, key) -> the noise of one group
 
 
 def task(cfg):
@@ -213,7 +213,7 @@ def task(cfg):
     def loss(p, batch, noise):
         return lm_loss(p, cfg, batch, noise)
 
-    def noise(n_tokens, key):
-        return draw_noise(cfg, n_tokens, key)
+    def noise(batch, key):
+        return draw_noise(cfg, batch["x"].size, key)
 
     return Task(shapes(cfg), loss, noise)

@@ -81,16 +81,18 @@ def filled(queue, kept, E, C):
     return [slice(start, start + n) for start, n in zip(first, load)]
 
 
-def queue_ffn(h, queues, W1, W2):
+def queue_ffn(h, queues, W1, W2, ffn=relu_ffn, *by_row):
     """expert_ffn where the queues' lengths are known: no empty slot is multiplied, nor an expert whose queue is empty.
 
     h  (n_slots, D) float    queues  E slices of its rows    W1  (E, D, F)    W2  (E, F, D)    y  (n_slots, D)
+    ffn  what an expert computes of its rows and matrices, and of its rows of the arrays by_row, (n_slots, ...), not float
     """
     busy = [e for e, rows in enumerate(queues) if rows.start < rows.stop]
     y = xp.zeros_like(h)
 
     def serve(e):
-        y[queues[e]], back = relu_ffn(h[queues[e]], W1[e], W2[e])
+        rows = queues[e]
+        y[rows], back = ffn(h[rows], W1[e], W2[e], *(a[rows] for a in by_row))
         return back
 
     backs = dict(zip(busy, run([functools.partial(serve, e) for e in busy])))
@@ -107,7 +109,18 @@ def queue_ffn(h, queues, W1, W2):
     return y, backward
 
 
-def moe_layer(x, W, W1, W2, route, C, mask, noise):
+def relu_experts(h, seen, W1, W2, C):
+    """Every expert on its slots: queue_ffn where the queues' lengths can be read, expert_ffn where that would cost time.
+
+    h  (n_slots, D) float    seen  with queue and kept, as in moe_layer    o  (n_slots, D) or (E, C, D) float
+    """
+    E, D, _ = W1.shape
+    if C is None or reads_are_free():
+        return queue_ffn(h, filled(seen["queue"], seen["kept"], E, C), W1, W2, relu_ffn)
+    return expert_ffn(h.reshape(E, C, D), W1, W2)
+
+
+def moe_layer(x, W, W1, W2, route, C, mask, noise, experts=relu_experts):
     """y = sum over a token's experts of gate * expert(x); 0 for a token that finds no slot.
 
     x         (N, D)     float  tokens of one group
@@ -117,6 +130,7 @@ def moe_layer(x, W, W1, W2, route, C, mask, noise):
     C         int               slots per expert, or None for no limit (evaluation): then the queues are read on the host
     mask      (N,)       bool   False for padding, or None
     noise     array             what route takes, or None
+    experts   function          what they compute, as relu_experts
     y         (N, D)     float  without the residual, which carries the dropped tokens
     balance, z  ()       float  the router's losses, without coefficients
     seen      what route has seen, and kept (N, k) bool, the choices that found a slot
@@ -128,10 +142,7 @@ def moe_layer(x, W, W1, W2, route, C, mask, noise):
     n_slots = slots.size if C is None else E * C
     seen = dict(seen, kept=slots < n_slots)                                   # (N, k) bool
     h, back_dispatch = dispatch(x, slots, n_slots)
-    if C is None or reads_are_free():
-        o, back_experts = queue_ffn(h, filled(seen["queue"], seen["kept"], E, C), W1, W2)
-    else:
-        o, back_experts = expert_ffn(h.reshape(E, C, D), W1, W2)              # (E, C, D)
+    o, back_experts = experts(h, seen, W1, W2, C)
     y, back_combine = combine(o, slots, gates)
 
     def backward(dy, dbalance, dz):

@@ -3,9 +3,11 @@
 P parameters   t step, from 1
 """
 import math
+from typing import Callable, NamedTuple
 
 from .backend import xp
 from .cores import dot, fuse, scale_, select
+from .params import size
 
 
 @fuse
@@ -42,12 +44,25 @@ def adam_step_(theta, grad, m, v, t, lr, beta1, beta2, eps, weight_decay, ok=Tru
     theta -= part
 
 
+class Optimizer(NamedTuple):
+    """How step.py moves the parameters: two vectors of moments, of any lengths, and the step that uses them."""
+    sizes: Callable             # the layout of the parameters -> the lengths of m and v
+    step_: Callable             # (state, grad, shapes, t, lr, train, decay, ok) -> None: writes theta, m and v of a step.State
+
+
+def _adam_(state, grad, shapes, t, lr, train, decay, ok):
+    adam_step_(state.theta, grad, state.m, state.v, t, lr, train.beta1, train.beta2, train.eps, decay, ok)
+
+
+ADAM = Optimizer(lambda shapes: (size(shapes), size(shapes)), _adam_)
+
+
 def clip_global_norm_(grad, max_norm):
     """Shrink the gradient to max_norm where its norm over all parameters is larger, and return the norm it had.
 
     grad = grad * min(1, max_norm / norm)      Pascanu et al. (arXiv 1211.5063), Algorithm 1
 
-    grad (P,) float    norm () float; where it is not finite the gradient is left as it is
+    grad (P,) float    max_norm  number, inf for none    norm () float; where it is not finite the gradient is left as it is
     """
     norm = xp.sqrt(dot(grad, grad))
     scale = xp.where(xp.isfinite(norm), xp.minimum(1, max_norm / xp.maximum(norm, 1e-30)), 1)

@@ -7,7 +7,7 @@ import time
 from typing import NamedTuple
 
 from .backend import host, xp
-from .optim import adam_step_, clip_global_norm_, lr_schedule
+from .optim import ADAM, clip_global_norm_, lr_schedule
 from .params import add_, initial, matrices, views
 
 EVAL_TOKENS = 4096              # of one batch of evaluation
@@ -17,9 +17,9 @@ EVAL_BATCHES = 16               # of an evaluation on the way; the last one take
 class State(NamedTuple):
     """What training changes and a checkpoint holds. A step writes theta, m and v in place."""
     theta: object               # (P,) float      parameters
-    m: object                   # (P,) float      Adam's mean of gradients
-    v: object                   # (P,) float      Adam's mean of squared gradients
-    applied: object             # () int, device  steps that were applied: Adam's t
+    m: object                   # (P,) float      Adam's mean of gradients; or what another optimizer keeps
+    v: object                   # (P,) float      Adam's mean of squared gradients; or what another optimizer keeps
+    applied: object             # () int, device  steps that were applied: the optimizer's t
     skipped: object             # () int, device  steps whose gradient was not finite
     step: int = 0               # both together: the schedule's t
     seconds: float = 0.0        # spent in steps
@@ -34,16 +34,21 @@ class Seen(NamedTuple):
     routed: list                # per group: {block: what its router has seen}
 
 
-def new_state(task, rng, dtype="float32"):
+def new_state(task, rng, dtype="float32", optimizer=ADAM):
     """Fresh parameters, drawn from the host generator rng, and empty moments."""
-    theta = initial(task.shapes, rng, dtype)
+    return fresh(task, initial(task.shapes, rng, dtype), optimizer)
+
+
+def fresh(task, theta, optimizer=ADAM):
+    """The state of a run that begins with the parameters theta."""
+    m, v = (xp.zeros(n, theta.dtype) for n in optimizer.sizes(task.shapes))
     zero = xp.zeros((), "int64")
-    return State(theta, xp.zeros_like(theta), xp.zeros_like(theta), zero, zero)
+    return State(theta, m, v, zero, zero)
 
 
 def n_counted(batch):
     """How many tokens of a host batch count in its loss."""
-    return batch["x"].size if batch["mask"] is None else int(batch["mask"].sum())
+    return batch["y"].size if batch["mask"] is None else int(batch["mask"].sum())
 
 
 def to_device(batch):
@@ -59,7 +64,7 @@ def groups_of(batch, n):
         yield group, n_counted(group) / counted
 
 
-def train_step_(task, state, grad, batch, train, decay):
+def train_step_(task, state, grad, batch, train, decay, optimizer=ADAM):
     """One optimiser step. Writes theta, m and v of the state, and grad.
 
     The step's loss is its cross-entropy over all counted tokens + alpha * balance + z_loss * z, means over its groups.
@@ -70,6 +75,7 @@ def train_step_(task, state, grad, batch, train, decay):
     batch   host arrays x, y (B, T) int, mask (B, T) bool or None
     train   config.Train
     decay   number or (P,) weight decay
+    optimizer  optim.Optimizer
 
     Returns the next state and Seen. Nothing is read back from the device: a gradient that is not finite is skipped there.
     """
@@ -78,7 +84,7 @@ def train_step_(task, state, grad, batch, train, decay):
     ce, balance, routed = 0, 0, []
     for i, (group, share) in enumerate(groups_of(batch, n)):
         group = to_device(group)
-        noise = task.noise(group["x"].size, (train.seed, step, i))
+        noise = task.noise(group, (train.seed, step, i))
         (ce_i, balance_i, _, seen), backward = task.loss(p, group, noise)
         add_(g, backward(share, train.alpha / n, train.z_loss / n), first=i == 0)
         ce, balance = ce + share * ce_i, balance + balance_i / n
@@ -87,7 +93,7 @@ def train_step_(task, state, grad, batch, train, decay):
     ok = xp.isfinite(norm)
     applied = state.applied + ok
     lr = lr_schedule(step, train.warmup, train.lr, train.schedule, train.steps)
-    adam_step_(state.theta, grad, state.m, state.v, applied, lr, train.beta1, train.beta2, train.eps, decay, ok)
+    optimizer.step_(state, grad, task.shapes, applied, lr, train, decay, ok)
     return state._replace(applied=applied, skipped=state.skipped + ~ok, step=step), Seen(ce, balance, norm, lr, routed)
 
 
@@ -116,7 +122,7 @@ def evaluate(task, theta, batches):
     return total / max(counted, 1)
 
 
-def fit(task, state, corpus, train):
+def fit(task, state, corpus, train, optimizer=ADAM):
     """Train a task from the state to the last step: yields (state, record) after each, the record None between log events.
 
     corpus  has batch(seed, step, batch_size) and held_out(batch_size), as data.corpus.Corpus
@@ -131,7 +137,7 @@ def fit(task, state, corpus, train):
     while state.step < train.steps:
         start = time.perf_counter()
         batch = corpus.batch(train.seed, state.step + 1, train.batch_size)
-        state, seen = train_step_(task, state, grad, batch, train, decay)
+        state, seen = train_step_(task, state, grad, batch, train, decay, optimizer)
         last, evaluated = state.step == train.steps, state.step % train.eval_every == 0
         record = None
         if last or evaluated or state.step % train.log_every == 0:

@@ -11,7 +11,8 @@ import pytest
 
 import sample
 import train
-from minimoe import checkpoint
+from minimoe import checkpoint, run
+from minimoe.t5 import kinds
 
 from .commands import (BACKEND, TEXT, TINY, arrays, as_before, assert_refused, call, in_a_process, load,  # noqa: F401
                        metrics, new_run, not_strict, text)
@@ -56,7 +57,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(text, tmp_path, monkeypatch
     """Stopped by Ctrl-C in its third step, with later lines in its metrics: equal arrays, one line for each step."""
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     assert new_run(text, straight, steps=6) == 0
-    open_corpus = train.open_corpus
+    open_corpus = kinds.open_corpus
     calls = []
 
     def interrupting(*args):
@@ -70,7 +71,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(text, tmp_path, monkeypatch
 
         return corpus._replace(draw=draw)
 
-    monkeypatch.setattr(train, "open_corpus", interrupting)
+    monkeypatch.setattr(kinds, "open_corpus", interrupting)
     assert new_run(text, stopped, steps=6) == 130
     assert f"go on with: python train.py --resume --out {stopped}" in capsys.readouterr().out
     assert load(stopped)[0].step == 3 and len(calls) == 3
@@ -90,7 +91,7 @@ def test_ctrl_c_after_the_checkpoint_of_a_step_loses_nothing(text, tmp_path, mon
             signal.raise_signal(signal.SIGINT)
         return ""
 
-    monkeypatch.setattr(train, "postfix", postfix)
+    monkeypatch.setattr(run, "postfix", postfix)
     assert new_run(text, tmp_path / "run", steps=6) == 130
     said = capsys.readouterr().out
     assert f"stopped and saved at step {load(tmp_path / 'run')[0].step};" in said

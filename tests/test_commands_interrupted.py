@@ -8,7 +8,7 @@ import pytest
 
 import sample
 import train
-from minimoe import bench, checkpoint, step
+from minimoe import bench, checkpoint, run, step
 
 from .commands import (ROOT, TINY, arrays, as_before, assert_refused, call, load, metrics, new_run,  # noqa: F401
                        not_strict, text)
@@ -36,7 +36,7 @@ def test_metrics_of_a_run_without_a_checkpoint_are_not_emptied(text, tmp_path, c
 
 def test_a_run_that_is_killed_in_its_last_evaluation_has_its_last_line(text, tmp_path, monkeypatch, capsys):
     """Resuming it evaluates, and puts the loss where it belongs."""
-    monkeypatch.setattr(train, "held_out_loss", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(run, "held_out_loss", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     assert new_run(text, tmp_path / "run", steps=3) == 130
     monkeypatch.undo()
     assert [r["step"] for r in metrics(tmp_path / "run")] == [1, 2, 3] and metrics(tmp_path / "run")[2]["val_loss"] is None

@@ -177,4 +177,4 @@ def test_a_task_is_the_model_s_layout_loss_and_noise():
     task = model.task(cfg)
     assert task.shapes == model.shapes(cfg)
     assert_equal(task.loss(p, b, drawn)[0][0], losses[0])
-    assert_equal(task.noise(14, (0, 1, 0))[1], model.draw_noise(cfg, 14, (0, 1, 0))[1])
+    assert_equal(task.noise(batch(cfg), (0, 1, 0))[1], model.draw_noise(cfg, 14, (0, 1, 0))[1])

@@ -91,7 +91,7 @@ def test_ten_losses_need_no_gradient_of_the_package(name):
     assert params.size(task.shapes) < 300
     batches = [Corpus(cfg, T=3).batch(1, t, 2) for t in range(1, 11)]
     theta = host(state.theta)
-    expected = list(ten_losses(cfg, train, batches, theta, lambda t: host(task.noise(6, (train.seed, t, 0)))))
+    expected = list(ten_losses(cfg, train, batches, theta, lambda t: host(task.noise(batches[t - 1], (train.seed, t, 0)))))
     found, grad = [], device(0 * theta)
     for b in batches:
         state, seen = step.train_step_(task, state, grad, b, train, 0.0)
@@ -115,7 +115,7 @@ def loss_of_groups(cfg, batch, n):
     total = counted = balance = lost = 0
     for i in range(n):
         x, y, mask = (batch[name][i * B // n:(i + 1) * B // n] for name in ("x", "y", "mask"))
-        ce, balance_i, _, lost_i = reference.lm_loss(p, cfg, x, y, mask, host(task.noise(x.size, (1, 1, i))))
+        ce, balance_i, _, lost_i = reference.lm_loss(p, cfg, x, y, mask, host(task.noise(dict(x=x), (1, 1, i))))
         total, counted = total + ce * mask.sum(), counted + mask.sum()
         balance, lost = balance + balance_i / n, lost + lost_i
     return total / counted, balance, lost
@@ -175,7 +175,7 @@ def test_groups_have_queues_of_their_own():
 def test_a_group_s_noise_is_keyed_by_seed_step_and_group():
     cfg, keys = config("switch", n_layers=2), []
     task, state = start(cfg)
-    spy = task._replace(noise=lambda n, key: keys.append((n, key)) or task.noise(n, key))
+    spy = task._replace(noise=lambda b, key: keys.append((b["x"].size, key)) or task.noise(b, key))
     for _ in step.fit(spy, state, Corpus(cfg), train_config(steps=2, accumulate=2, seed=5)):
         pass
     assert keys == [(14, (5, 1, 0)), (14, (5, 1, 1)), (14, (5, 2, 0)), (14, (5, 2, 1))]

@@ -4,10 +4,13 @@ import math
 import numpy as np
 import pytest
 
-from minimoe.t5.adafactor import adafactor_step_
+from minimoe import config, model, params, step
+from minimoe.backend import xp
+from minimoe.t5.adafactor import ADAFACTOR, adafactor_step_, layouts
 from minimoe.t5.spans import span_corruption
 
 from .helpers import assert_close, assert_equal, device, host, normal
+from .helpers import config as helpers_config
 
 
 def adafactor_by_loops(W, grads, lr, clip):
@@ -73,6 +76,72 @@ def test_adafactor_stays_in_float32():
     state = device(tuple(a.astype(np.float32) for a in (normal(3, 2), normal(3, 2, seed=1), np.zeros(3), np.zeros(2))))
     adafactor_step_(*state, 1, 0.1, 1.0)
     assert all(a.dtype == np.float32 for a in host(state))
+
+
+LAYOUT = dict(a=params.Weight((3, 5), "normal"), b=dict(c=params.Weight((4,), "ones"), W=params.Weight((2, 3, 4), "normal", 1.0, True)),
+              d=params.Weight((5, 2), "normal"))
+
+
+def optimizer_run(grads, dtype="float64"):
+    """theta, m, v after some steps, each with a gradient (P,) and whether it is ok."""
+    task, n = model.Task(LAYOUT, None, None), params.size(LAYOUT)
+    state = step.fresh(task, device(normal(n).astype(dtype)), ADAFACTOR)
+    train, applied = config.Train(optimizer="adafactor"), state.applied
+    for grad, ok in grads:
+        ok = xp.asarray(ok)
+        applied = applied + ok
+        ADAFACTOR.step_(state, device(grad.astype(dtype)), LAYOUT, applied, 0.1, train, 0.0, ok)
+    return host((state.theta, state.m, state.v))
+
+
+def test_every_weight_and_every_expert_is_stepped_as_if_it_were_alone():
+    n = params.size(LAYOUT)
+    grads = [t * normal(n, seed=t) for t in (1, 2, 3)]
+    theta = dict(params.leaves(params.views(device(optimizer_run([(g, True) for g in grads])[0]), LAYOUT)))
+    first = dict(params.leaves(params.views(device(normal(n)), LAYOUT)))
+    steps = [dict(params.leaves(params.views(device(g), LAYOUT))) for g in grads]
+    for path, W in first.items():
+        W, found, g = host(W), host(theta[path]), [host(s[path]) for s in steps]
+        if W.ndim == 1:
+            assert_close(found, run(W, g, W.shape, None, clip=1.0)[0])
+        for e in range(len(W)) if W.ndim == 3 else [...]:
+            if W.ndim > 1:
+                assert_close(found[e], adafactor_by_loops(W[e].copy(), [x[e] for x in g], 0.1, 1.0)[0])
+
+
+def test_a_step_that_is_not_finite_changes_nothing():
+    n = params.size(LAYOUT)
+    good, bad = (normal(n, seed=1), True), (np.full(n, np.nan), False)
+    more = (normal(n, seed=2), True)
+    for a, b in zip(optimizer_run([bad, good, bad, more]), optimizer_run([good, more])):
+        assert_close(a, b)
+    assert_equal(optimizer_run([bad])[0], normal(n))
+
+
+def test_what_adafactor_remembers_is_small_and_stays_in_its_dtype():
+    theta, rows, columns = optimizer_run([(normal(params.size(LAYOUT)), True)], "float32")
+    assert {a.dtype for a in (theta, rows, columns)} == {np.dtype("float32")}
+    assert (len(rows), len(columns)) == (3 + 4 + 2 * 3 + 5, 5 + 2 * 4 + 2)
+
+
+def test_short_sides_are_kept_whole_below_the_threshold():
+    """T5 factors only where both sides have 128 or more."""
+    rows, columns = layouts(LAYOUT, least=3)
+    assert {path: w.shape for path, w in params.leaves(rows)} == {("a",): (3,), ("b", "c"): (4,), ("b", "W"): (2, 3), ("d",): (10,)}
+    assert {path: w.shape for path, w in params.leaves(columns)} == {("a",): (5,), ("b", "W"): (2, 4)}
+
+
+def test_an_adafactor_step_reads_nothing_back(on_strict):
+    cfg, train = helpers_config("switch"), config.Train(steps=10, batch_size=4, optimizer="adafactor", clip=math.inf)
+    task = model.task(cfg)
+    state = step.new_state(task, np.random.default_rng(0), optimizer=ADAFACTOR)
+    first, grad = state.theta.get(), on_strict.empty_like(state.theta)
+    ids = np.random.default_rng(1).integers(0, cfg.vocab_size, (4, 8))
+    host_batch = dict(x=ids[:, :-1], y=ids[:, 1:], mask=ids[:, 1:] > 0)
+    with on_strict.no_host_reads(), on_strict.float32_only():
+        state, _ = step.train_step_(task, state, grad, host_batch, train, 0.0, ADAFACTOR)
+    moved = abs(state.theta.get() - first)
+    assert np.isfinite(moved).all() and (moved > 0).mean() > 0.6
 
 
 IDS = np.arange(10, 19)

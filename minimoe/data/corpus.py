@@ -153,7 +153,7 @@ def check_sizes(names, texts, cuts, seq_len):
         for part, size in ("train", at), ("held-out", len(text) - at):
             if size <= seq_len:
                 raise ValueError(f"{name} is too short: its {part} part has {size} bytes; "
-                                 f"expected at least {seq_len + 1} (seq_len + 1)")
+                                 f"expected at least {seq_len + 1}, a window and the byte before it")
 
 
 def cut(text, held_out_share):

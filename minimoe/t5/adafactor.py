@@ -1,5 +1,13 @@
 """Adafactor: Adam's second moment kept as one number a row and one a column."""
+import functools
+import math
+
 from ..backend import xp
+from ..cores import run, select
+from ..optim import Optimizer
+from ..params import Weight, leaves, size, views
+
+CLIP = 1.0                      # largest RMS of a weight's update, in units of its rate: T5, Switch, GLaM
 
 
 def adafactor_step_(W, grad, rows, columns, t, lr, clip):
@@ -38,3 +46,45 @@ def adafactor_step_(W, grad, rows, columns, t, lr, clip):
 def rms(x, axes):
     """The root of the mean square over some axes, which stay with length 1."""
     return xp.sqrt((x * x).mean(axes, keepdims=True))
+
+
+def layouts(shapes, least=1):
+    """The layouts of what Adafactor remembers of a model's parameters: rows, columns.
+
+    least  int  a matrix is factored where both sides are this long or more; the others are kept whole, as vectors are
+
+    An expert's matrices are factored each for itself, as in t5x; the older code takes the two longest axes.
+    """
+    def rows(w, own, dims):
+        return Weight((*own, dims[0]) if factored(dims) else (*own, math.prod(dims)), "zeros", 0.0, w.per_expert)
+
+    def columns(w, own, dims):
+        return Weight((*own, dims[1]), "zeros", 0.0, w.per_expert) if factored(dims) else None
+
+    def factored(dims):
+        return len(dims) == 2 and min(dims) >= least
+
+    def cut(tree, part):
+        parts = {name: cut(w, part) if isinstance(w, dict) else part(w, *split(w)) for name, w in tree.items()}
+        return {name: w for name, w in parts.items() if w is not None}
+
+    def split(w):
+        return (w.shape[:1], w.shape[1:]) if w.per_expert else ((), w.shape)
+
+    return cut(shapes, rows), cut(shapes, columns)
+
+
+def _adafactor_(state, grad, shapes, t, lr, train, decay, ok):
+    """adafactor_step_ for every parameter; a step that is not ok changes nothing: rho is 1 and the rate 0."""
+    dtype, (rows, columns) = state.theta.dtype, layouts(shapes)
+    on = xp.asarray(ok, dtype)
+    t = xp.where(on + (t == 0) > 0, xp.maximum(t, 1), xp.inf).astype(dtype)   # before the first step there is nothing to keep
+    theta, grads = views(state.theta, shapes), views(select(ok, grad, xp.zeros(grad.shape, dtype)), shapes)
+    R, C = dict(leaves(views(state.m, rows))), dict(leaves(views(state.v, columns)))
+    flat = {path: w.reshape(R[path].shape) if path not in C else w for path, w in leaves(theta)}
+    calls = [functools.partial(adafactor_step_, W, g.reshape(W.shape), R[path], C.get(path), t, on * lr, CLIP)
+             for (path, W), (_, g) in zip(flat.items(), leaves(grads))]
+    run(calls)
+
+
+ADAFACTOR = Optimizer(lambda shapes: tuple(map(size, layouts(shapes))), _adafactor_)

@@ -1,0 +1,154 @@
+"""A training run: its folder, checkpoints, bar and metrics, around step.fit, whatever is trained."""
+import dataclasses
+import signal
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from . import checkpoint, config, step
+from .step import EVAL_TOKENS
+
+MAY_CHANGE = {"out", "resume", "backend", "eval_every", "log_every", "checkpoint_every"}   # when a run goes on
+TRIAL_STEPS = 20                # timed for --minutes
+
+
+class Kind(NamedTuple):
+    """What can be trained, and what a checkpoint can hold."""
+    name: str
+    groups: dict                # {"model", "train", "data": their dataclasses}
+    task: Callable              # configs -> model.Task
+    corpus: Callable            # configs -> what step.fit draws batches from
+    optimizer: Callable         # configs -> optim.Optimizer
+    describe: Callable          # configs -> a sentence about the model
+    unit: str                   # what is counted in its loss
+
+
+def begin(kind, configs, folder, theta=None):
+    """A new run: configs, corpus, state. Its first checkpoint is saved at once, so that nobody else begins one there.
+
+    theta  (P,) parameters to begin with; None: fresh ones
+
+    Raises ValueError where the folder holds a run.
+    """
+    if (folder / checkpoint.NAME).exists() or (folder / checkpoint.METRICS).exists():
+        raise ValueError(f"--out {folder} holds a run already; expected another folder, or --resume to go on with it")
+    corpus, task, optimizer = kind.corpus(configs), kind.task(configs), kind.optimizer(configs)
+    rng = np.random.default_rng(configs["train"].seed)
+    state = step.new_state(task, rng, "float32", optimizer) if theta is None else step.fresh(task, theta, optimizer)
+    if configs["train"].minutes:
+        configs = configs | dict(train=timed(task, state, corpus, configs["train"], optimizer))
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(folder, state, configs, corpus.digest, kind.name)
+    return configs, corpus, state
+
+
+def timed(task, state, corpus, train, optimizer):
+    """The training configuration with the steps that fit into --minutes, by trial steps on a copy of the state."""
+    trial = state._replace(theta=state.theta.copy(), m=state.m.copy(), v=state.v.copy())
+    many = dataclasses.replace(train, steps=TRIAL_STEPS, log_every=TRIAL_STEPS, eval_every=TRIAL_STEPS)
+    seconds = [s.seconds for s, _ in step.fit(task, trial, corpus, many, optimizer)]
+    per_step = (seconds[-1] - seconds[TRIAL_STEPS // 4]) / (TRIAL_STEPS * 3 // 4 - 1)     # the first ones warm up caches
+    return dataclasses.replace(train, steps=max(1, int(60 * train.minutes / per_step)))
+
+
+def go_on(kinds, given):
+    """A run that goes on: kind, configs, corpus, state of the checkpoint, with what may change as given."""
+    changed = [name for name, value in given.items() if name not in MAY_CHANGE and value is not None]
+    if changed:
+        names = ", ".join("--" + name.replace("_", "-") for name in changed)
+        raise ValueError(f"{names} beside --resume; expected --out, --backend, --eval-every, --log-every or "
+                         "--checkpoint-every alone: all else comes from the checkpoint")
+    kind, state, configs, digest = checkpoint.load(given["out"], kinds)
+    corpus = kind.corpus(configs)
+    if corpus.digest != digest:
+        raise ValueError(f"the data {', '.join(corpus.domains)} has hash {corpus.digest[:12]}; expected {digest[:12]}: it is "
+                         "not what this run began with")
+    every = {name: given[name] for name in ("eval_every", "log_every", "checkpoint_every") if name in given}
+    configs["train"] = dataclasses.replace(configs["train"], **every)
+    checkpoint.cut_metrics(given["out"], state.step)
+    return kind, configs, corpus, state
+
+
+def describe(kind, configs, corpus):
+    """Lines that say what is trained on what."""
+    yield f"model: {kind.describe(configs)}"
+    yield f"data: {', '.join(corpus.domains)}"
+    yield from corpus.notes
+
+
+def train(kind, configs, corpus, state, folder):
+    """Run the steps that are left, with a bar, metrics and checkpoints: the last state. Ctrl-C ends it between two steps."""
+    train_config, val, stop = configs["train"], None, []
+    before = signal.signal(signal.SIGINT, lambda *_: stop.append(True))
+    bar = tqdm(total=train_config.steps, initial=state.step, unit="step", dynamic_ncols=True)
+    with bar, open(folder / checkpoint.METRICS, "a", encoding="utf-8") as metrics:
+        for state, record in step.fit(kind.task(configs), state, corpus, train_config, kind.optimizer(configs)):
+            leave = bool(stop)
+            if record:
+                val = record["val_loss"] or val
+                metrics.write(checkpoint.metrics_line(record) + "\n")
+                metrics.flush()
+                bar.set_postfix_str(postfix(record, val), refresh=False)
+            if leave or state.step % train_config.checkpoint_every == 0 or state.step == train_config.steps:
+                checkpoint.save(folder, state, configs, corpus.digest, kind.name)
+            bar.update()
+            if leave:
+                break
+    signal.signal(signal.SIGINT, before)
+    return state
+
+
+def finish(kind, configs, corpus, state, folder):
+    """The loss on the whole held-out part, which also goes into the last line of the metrics."""
+    val = held_out_loss(kind.task(configs), state, corpus)
+    checkpoint.amend_metrics(folder, state.step, val_loss=val)
+    return val
+
+
+def postfix(record, val):
+    """What the bar shows."""
+    shown = [f"loss {record['loss']:.3f}", f"val {val:.3f}" if val else "val -", f"{record['tokens_per_second']:,.0f} bytes/s",
+             f"dropped {100 * record['drop_rate']:.1f} %"]
+    return ", ".join(shown + [f"skipped {record['skipped']}"] * bool(record["skipped"]))
+
+
+def held_out_loss(task, state, corpus):
+    """Nats per target over the whole held-out part."""
+    B = max(1, EVAL_TOKENS // corpus.seq_len)
+    batches = tqdm(corpus.held_out(B), total=corpus.held_out_batches(B), unit="batch", desc="held-out", leave=False)
+    return step.evaluate(task, state.theta, batches)
+
+
+def report(kind, val, corpus):
+    """Lines that say what was reached."""
+    characters = f", {val * corpus.bytes_per_character:.4f} per character" if kind.unit == "byte" else ""
+    yield f"held out: {val:.4f} nats per {kind.unit}{characters}"
+    if corpus.floor is not None:
+        yield f"the source itself: {corpus.floor:.4f} nats per byte; distance {val - corpus.floor:.4f}"
+
+
+def to_the_end(kind, configs, corpus, state, folder, command):
+    """Train, and say what was reached: the last state, or None where Ctrl-C stopped it.   command  what goes on with it"""
+    state = train(kind, configs, corpus, state, folder)
+    if state.step < configs["train"].steps:
+        print(f"stopped and saved at step {state.step}; go on with: {command} --resume --out {folder}")
+        return None
+    print(*report(kind, finish(kind, configs, corpus, state, folder), corpus), sep="\n")
+    return state
+
+
+def guarded(folder, work, *args):
+    """work(*args), where a folder that cannot be written is refused in one sentence.   Raises ValueError"""
+    try:
+        return work(*args)
+    except OSError as error:
+        raise ValueError(f"--out {folder} cannot be written ({error.strerror or error}); expected a folder with room in it; "
+                         "what was saved before is whole") from None
+
+
+def folder_of(given):
+    """--out as a path.   Raises ValueError where it is empty"""
+    config.expect(given["out"], "out", "empty", "a folder")
+    return Path(given["out"])
