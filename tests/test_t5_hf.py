@@ -137,17 +137,6 @@ def test_float64_is_rounded_once_and_what_is_not_finite_stays(tmp_path):
     assert_equal(np.isinf(host(hf.load(tmp_path)[1])), np.arange(theta.size) % 7 == 3)
 
 
-def test_the_scale_of_position_biases_goes_into_their_tables(tmp_path):
-    cfg, theta = saved(tmp_path, bias_scale=4.0)
-    found, again, _ = hf.load(tmp_path)
-    assert found.bias_scale == 1
-    p, q = params.views(theta, shapes(cfg)), params.views(host(again), shapes(found))
-    for stack in ("encoder", "decoder"):
-        assert np.array_equal(q[stack]["position"], 4 * p[stack]["position"])
-        p[stack]["position"][...] = q[stack]["position"]
-    assert np.array_equal(host(again), theta)
-
-
 def test_shards(tmp_path):
     cfg, theta = saved(tmp_path)
     arrays = arrays_of(tmp_path)

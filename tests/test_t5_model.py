@@ -14,7 +14,7 @@ from .helpers import assert_close, assert_equal, device, host, integers, normal,
 
 TINY = dict(vocab_size=13, d_model=8, n_layers=3, n_decoder_layers=4, n_heads=2, d_kv=3, d_ff=20, ffn="relu", sparse_step=2,
             decoder_sparse_step=3, n_experts=4, router="switch", capacity_factor=1.0, jitter=0.01, tie="all", n_buckets=6,
-            max_distance=10, bias_scale=2.0, init_scale=0.1, start_id=11, eos_id=12)
+            max_distance=10, init_scale=0.1, start_id=11, eos_id=12)
 MODELS = {
     "switch": {},
     "untied": dict(tie="stacks", decoder_sparse_step=1),

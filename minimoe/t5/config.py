@@ -29,7 +29,6 @@ class T5:
     tie: str = opt("all", "one embedding for both stacks and the head; the head has its own; each its own", "all", "stacks", "none")
     n_buckets: int = opt(32, "buckets of relative positions; the encoder halves them between before and behind")
     max_distance: int = opt(128, "distances from here on share the last bucket")
-    bias_scale: float = opt(1.0, "biases of relative positions are this times their table (1 in T5)")
     init_scale: float = opt(1.0, "s in std = sqrt(s / fan_in) (Switch, Sec. 2.4: 0.1 for large models)")
     start_id: int = opt(tokenizer.PAD, "id that a target begins behind: padding, as in T5")
     eos_id: int = opt(tokenizer.EOS, "id that ends an input and a target")
@@ -49,8 +48,7 @@ class T5:
         expect(self.jitter < 1, "jitter", self.jitter, "a number below 1")
         expect(self.n_buckets // 2 < self.max_distance <= MOST, "max_distance", self.max_distance,
                f"more than half of --n-buckets {self.n_buckets}, {MOST} at most")
-        for name in ("bias_scale", "init_scale"):
-            expect(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
+        expect(0 < self.init_scale < math.inf, "init_scale", self.init_scale, "a finite number above 0")
         for name in ("start_id", "eos_id"):
             expect(0 <= getattr(self, name) < self.vocab_size, name, getattr(self, name), f"an id below --vocab-size {self.vocab_size}")
 

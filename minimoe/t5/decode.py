@@ -64,7 +64,7 @@ def decode_step(p, cfg, ids, memory):
     x, _ = embedded(ids, tables(p)[1], None, 0.0)
     Tq = ids.shape[1]
     Tk = Tq + (memory.past[0][0].shape[2] if memory.past else 0)
-    bias, _ = position_bias(stack["position"], Tq, Tk, cfg.max_distance, cfg.bias_scale)
+    bias, _ = position_bias(stack["position"], Tq, Tk, cfg.max_distance)
     mask, seen = causal_mask(Tq, Tk, Tk), {}
     for i, block in stack["blocks"].items():
         x, *past[i] = cached_attention(x, block["attention"], memory.past.get(i), bias, mask, cfg.n_heads)

@@ -146,8 +146,6 @@ def save(folder, theta, cfg, expert_capacity=64):
             raise ValueError(f"{folder} holds a {name}; expected a new folder, or one without a model")
     p = views(host(theta), layout)
     arrays = {name: part(p, path, expert) for name, _, path, expert in entries(layout)}
-    for stack in ("encoder", "decoder"):
-        arrays[name_of((stack, "position"), None)] = cfg.bias_scale * p[stack]["position"]
     if cfg.tie != "all":                                                      # transformers 5 wants all of them
         arrays = {name: arrays.get(SHARED, arrays.get(STACKS[0])) for name in (SHARED, *STACKS)} | arrays
     folder.mkdir(parents=True, exist_ok=True)

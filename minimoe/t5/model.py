@@ -52,7 +52,7 @@ def encoder(p, cfg, x, segments, moe, noise):
     backward(dy, dbalance, dz) -> dx, dp
     """
     T, H, at, rate = x.shape[1], cfg.n_heads, functools.partial(noise.at, "encoder"), noise.rate
-    bias, back_bias = position_bias(p["position"], T, T, cfg.max_distance, cfg.bias_scale, bidirectional=True)
+    bias, back_bias = position_bias(p["position"], T, T, cfg.max_distance, bidirectional=True)
     bias = bias.mT.copy().mT                                                  # in memory in the order of attention's scores
     mask, real = (None, None) if segments is None else (visible(segments, segments), segments.reshape(-1) > 0)
     balance, z, seen, backs = xp.zeros((), x.dtype), xp.zeros((), x.dtype), {}, []
@@ -83,7 +83,7 @@ def decoder(p, cfg, x, memory, segments, memory_segments, moe, noise):
     backward(dy, dbalance, dz) -> dx, dmemory, dp
     """
     T, H, at, rate = x.shape[1], cfg.n_heads, functools.partial(noise.at, "decoder"), noise.rate
-    bias, back_bias = position_bias(p["position"], T, T, cfg.max_distance, cfg.bias_scale)
+    bias, back_bias = position_bias(p["position"], T, T, cfg.max_distance)
     bias = causal_bias(bias)
     mask, cross_mask, real = None, None, None
     if segments is not None:

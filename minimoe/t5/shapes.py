@@ -44,6 +44,9 @@ def shapes(cfg):
 
     One table of positions for each stack, shared by its blocks; none for attention across. With tie "all" one embedding
     serves both stacks and the head; with "stacks" the head has its own matrix; with "none" each has its own.
+
+    Departs: released codes begin with small tables of positions (D^-1/2 in transformers). Adafactor's steps are relative, so a
+    small table stays small for long; with std 1 fine-tuning to translate was at 0.17 nats after 1,000 steps, with 0.2 at 0.48.
     """
     table = Weight((cfg.vocab_size, cfg.d_model), "normal", 1.0)
 
@@ -53,7 +56,7 @@ def shapes(cfg):
 
     def of_stack(stack, n):
         own = dict(embedding=table) if cfg.tie == "none" else {}
-        return own | dict(position=Weight((cfg.n_buckets, cfg.n_heads), "normal", 0.02),
+        return own | dict(position=Weight((cfg.n_buckets, cfg.n_heads), "normal", 1.0),
                           blocks={i: block(stack, i) for i in range(n)}, norm=Weight((cfg.d_model,), "ones"))
 
     shared = {} if cfg.tie == "none" else dict(embedding=table)
