@@ -88,10 +88,22 @@ def test_a_beam_of_one_is_greedy_and_a_wider_one_not_worse(seed):
 def test_beams_are_the_same_whatever_stands_beside_them_in_memory():
     """The score of every hypothesis is the full forward's: no cache is mixed up when hypotheses change places."""
     cfg = config()
-    p, (x, segments) = parameters(cfg, seed=5), one()
-    for score, ids in decode.beam_search(p, cfg, x, segments, 4, 5, 0.6):
-        target = ids if len(ids) == 5 else [*ids, cfg.eos_id]
-        assert_close(score, log_p(cfg, p, x, segments, target) / decode.length_penalty(len(target), 0.6), 1e-10)
+    for seed in range(8):
+        p, (x, segments) = parameters(cfg, seed=seed), one()
+        for score, ids in decode.beam_search(p, cfg, x, segments, 4, 5, 0.6):
+            target = ids if len(ids) == 5 else [*ids, cfg.eos_id]
+            assert_close(score, log_p(cfg, p, x, segments, target) / decode.length_penalty(len(target), 0.6), 1e-10)
+
+
+def test_the_length_penalty_is_the_papers():
+    assert_close([decode.length_penalty(n, 0.6) for n in (1, 7)], [1.0, 2**0.6])
+    assert decode.length_penalty(9, 0.0) == 1
+
+
+def test_a_sequence_that_has_ended_stays_ended():
+    cfg, some, end = config(), batch("padded"), iter([[1, 2, 3], [12, 2, 3], [5, 12, 3], [6, 7, 8], [1, 2, 12]])
+    found = [ids.tolist() for ids, _ in decode.write(parameters(cfg), cfg, some["x"], some["x_segment"], 9, lambda _: np.array(next(end)))]
+    assert found == [[1, 2, 3], [12, 2, 3], [12, 12, 3], [12, 12, 8], [12, 12, 12]]
 
 
 def test_logits_that_are_not_finite_are_refused():

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minimoe import params
+from minimoe import params, step
 from minimoe.t5 import layers, model, noise, task
+from minimoe.t5.adafactor import ADAFACTOR
+from minimoe.t5.config import Train as T5Train
 from minimoe.t5.shapes import is_sparse, shapes
 
 from .gradcheck import check, check_dtype
@@ -118,6 +120,18 @@ def test_sublayers_agree_with_differences():
         check(layers.dense_ffn, x, p["ffn"], integers(3, B, TY, 20) > 0, keep, 0.3)
 
 
+def test_attention_across_follows_its_sentence():
+    """x + attention from the normed x to the memory as it is, all heads joined by Wo; written with loops over heads."""
+    cfg, p = config(), weights(config())["cross"]
+    x, memory, mask = normal(B, TY, 8), normal(B, TX, 8, seed=1), integers(2, B, 1, TY, TX) > 0
+    mask[..., 0] = True
+    n = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * p["norm"]
+    cut = lambda a: np.stack([a[:, :, h * 3:h * 3 + 3] for h in range(cfg.n_heads)], 1)
+    mixed = attend_by_loops(cut(n @ p["Wq"]), cut(memory @ p["Wk"]), cut(memory @ p["Wv"]), None, mask, None, 0.0)
+    expected = x + np.concatenate([mixed[:, h] for h in range(cfg.n_heads)], -1) @ p["Wo"]
+    assert_close(value(layers.cross_attention, x, p, memory, mask, cfg.n_heads, None, None, 0.0), expected)
+
+
 def test_experts_drop_their_own_hidden_units():
     """Against a loop: every expert's row of hidden units has its own row of `keep`."""
     x, W1, W2, keep = normal(4, 3), normal(3, 6), normal(6, 3), integers(2, 4, 6) > 0
@@ -155,6 +169,19 @@ def test_float32_stays_float32_in_the_whole_model(name):
 
 def logits(cfg, some, p=None):
     return host(model.encoder_decoder(p or parameters(cfg), cfg, some, task.routed(cfg, some, False), noise.Noise({}))[0][0])
+
+
+def test_a_tied_head_is_the_embedding_over_the_root_of_the_width():
+    cfg, some = config(), batch()
+    p = parameters(cfg)
+    assert_close(logits(cfg, some, p), logits(config("untied", decoder_sparse_step=3), some, p | dict(head=p["embedding"] * 8**-0.5)))
+
+
+@pytest.mark.parametrize("name", ["switch", "untied", "apart"])
+def test_gradients_of_the_logits_agree_with_differences(name):
+    cfg, some = config(name), batch()
+    moe = task.routed(cfg, some, True)
+    check(lambda p: model.encoder_decoder(p, cfg, some, moe, drawn(cfg, some)), host(parameters(cfg)), directions=1)
 
 
 def test_padding_changes_nothing():
@@ -204,6 +231,31 @@ def test_the_output_z_loss_is_the_mean_square_of_the_logsumexp():
     assert_close(z, sum(expected) / len(expected))
 
 
+def test_the_task_adds_the_output_z_loss_to_the_cross_entropy():
+    """Whatever share a group has in a step: its coefficient is that share's."""
+    cfg, some = config(), batch()
+    p, n = parameters(cfg), drawn(cfg, some)
+    _, expected = task.t5_loss(p, cfg, some, n)
+    _, found = task.task(cfg, SimpleNamespace(output_z_loss=0.01)).loss(p, some, n)
+    a, b = (dict(params.leaves(back)) for back in (found(0.25, 0.1, 0.2), expected(0.25, 0.1, 0.2, 0.0025)))
+    for path in b:
+        assert_close(a[path], b[path])
+
+
+def test_evaluation_drops_nothing():
+    cfg, some = config(capacity_factor=0.1), batch()
+    (*_, seen), _ = task.t5_loss(parameters(cfg), cfg, some, None)
+    assert all(host(s["kept"])[host(s["queue"]) < 4].all() for s in seen.values())
+    (*_, seen), _ = task.t5_loss(parameters(cfg), cfg, some, drawn(cfg, some))
+    assert not all(host(s["kept"])[host(s["queue"]) < 4].all() for s in seen.values())
+
+
+def test_no_two_places_share_their_noise():
+    cfg, some = config(), batch()
+    keeps = [a.ravel()[:40] for place, a in host(noise.draw_noise(cfg, some, (0, 1, 0), 0.5, 0.5).drawn).items() if place[2] != "jitter"]
+    assert len({a.tobytes() for a in keeps}) == len(keeps) > 20
+
+
 def test_labels_that_do_not_count_teach_nothing():
     cfg, some = config(), batch()
     other = dict(some, y=device(np.where(host(some["mask"]), host(some["y"]), 2)))
@@ -231,3 +283,18 @@ def test_shapes_count_as_the_papers_formula_says():
     assert dense == 222_903_552
     switch = params.size(shapes(config("switch", **base, decoder_sparse_step=2, n_experts=8)))
     assert switch == 619_339_008                              # switch-base-8, as counted from its configuration
+
+
+@pytest.mark.parametrize("name", ["switch", "glam", "geglu"])
+def test_a_training_step_reads_nothing_back(name, on_strict):
+    """With dropout, drops, padding and Adafactor, all on the device and in float32."""
+    cfg, train = config(name), T5Train(steps=10, batch_size=3, optimizer="adafactor", clip=math.inf, dropout=0.1, expert_dropout=0.4)
+    job = task.task(cfg, train)
+    state = step.new_state(job, np.random.default_rng(0), optimizer=ADAFACTOR)
+    first, grad = state.theta.get(), on_strict.empty_like(state.theta)
+    some = batch("padded")
+    some = {key: a.get() if hasattr(a, "get") else np.asarray(a) for key, a in some.items()}
+    with on_strict.no_host_reads(), on_strict.float32_only():
+        state, _ = step.train_step_(job, state, grad, some, train, 0.0, ADAFACTOR)
+    moved = abs(state.theta.get() - first)
+    assert np.isfinite(moved).all() and (moved > 0).mean() > 0.6
