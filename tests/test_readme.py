@@ -115,12 +115,33 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if "sample.py" in c])
+T5 = {"train.py": [*QUICK, "--n-decoder-layers", "2"], "finetune": "--steps 2 --batch-size 2 --n-pairs 20 --held-out 2".split(),
+      "sample.py": ["--tokens", "5"], "export": []}
+
+
+def test_pretraining_tuning_asking_and_exporting_run_one_after_the_other(tmp_path):
+    """The encoder-decoder's commands, in the README's order, each on what the one before has left."""
+    lines = [line.strip() for line in README.split("## Encoder and decoder")[1].split("\n## ")[0].splitlines()]
+    lines = [shlex.split(line)[1:] for line in lines if re.match(r"python (train|sample|-m minimoe\.t5\.(finetune|export))\b", line)]
+    assert {words[0] if words[0] != "-m" else words[1].split(".")[-1] for words in lines} == T5.keys()
+    for words in lines:
+        name = words[0] if words[0] != "-m" else words[1].split(".")[-1]
+        given = {word for word in words if word.startswith("--")}
+        pairs = zip(T5[name][::2], T5[name][1::2])
+        words += [w for option, number in pairs if option not in given for w in (option, number)]
+        for option in given & {"--steps"}:
+            words[words.index(option) + 1] = "2"
+        if "--data" in given:
+            words[words.index("--data") + 1] = str(ROOT / "README.md")
+        words = [str(ROOT / name), *words[1:]] if words[0] != "-m" else words
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)),
+                              capture_output=True, text=True, encoding="utf-8")
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if "sample.py" in c and "--checkpoint" not in c])
 def test_sampling_commands_run(command, trained):
     words = shlex.split(command)[2:]
-    if "--checkpoint" in words:
-        at = words.index("--checkpoint")
-        del words[at:at + 2]
     done = subprocess.run([sys.executable, "sample.py", *words, "--checkpoint", str(trained), "--tokens", "5"], cwd=ROOT,
                           capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr

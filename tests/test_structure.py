@@ -20,7 +20,8 @@ TOP = {"minimoe", "tests", "train.py", "sample.py", "README.md", "requirements.t
 
 NUMPY = {"backend.py", "checkpoint.py", "generate.py"}                        # the core's border works on the host
 OTHERS = {"cores.py": {"threadpoolctl"}, "bench.py": {"threadpoolctl"}, "bench_measure.py": {"threadpoolctl"},
-          "bench_torch.py": {"torch"}, "t5/hf_tensors.py": {"safetensors"}, "t5/vocabulary.py": {"sentencepiece"}}
+          "bench_torch.py": {"torch"}, "t5/bench_hf.py": {"torch", "transformers"},
+          "t5/hf_tensors.py": {"safetensors"}, "t5/vocabulary.py": {"sentencepiece"}}
 
 LINES, CODE = 220, 45                                                         # of a file; of a function's code
 

@@ -70,10 +70,10 @@ class Train(config.Train):
 @dataclass(frozen=True)
 class FineTune(Train):
     """The same in fine-tuning.   Raises ValueError as Train does."""
-    steps: int = opt(3000, "optimiser steps")
-    batch_size: int = opt(32, "sequences per optimiser step")
+    steps: int = opt(2500, "optimiser steps")
+    batch_size: int = opt(16, "sequences per optimiser step")
     optimizer: str = opt("adafactor", "adafactor, whose steps are relative to the weights' sizes (T5); or adam", "adam", "adafactor")
-    lr: float = opt(0.01, "peak learning rate; of adafactor relative to each weight's size")
+    lr: float = opt(0.02, "peak learning rate; of adafactor relative to each weight's size")
     schedule: str = opt("constant", "cosine to 0; linear warm-up or constant, then 1/sqrt(step)", "cosine", "linear", "constant")
     warmup: int = opt(1000, "steps until the peak, or at it")
     clip: float = opt(math.inf, "largest global norm of a step's gradient; inf: any")

@@ -55,7 +55,7 @@ PAIRS = Kind("t5-pairs", dict(model=T5, train=FineTune, data=Pairs), t5_task,
              describe_t5, "target")
 KINDS = (LM, SPANS, PAIRS)
 
-T5_TRAINING = dict(optimizer="adafactor", schedule="constant", clip=math.inf, lr=0.02, warmup=1000)
+T5_TRAINING = dict(optimizer="adafactor", schedule="constant", clip=math.inf, lr=0.02, warmup=1000, batch_size=16, seq_len=128)
 PRESETS = {name: (LM, options) for name, options in config.PRESETS.items()} | {
     "switch-t5": (SPANS, T5_TRAINING),
     "t5": (SPANS, T5_TRAINING | dict(sparse_step=0, decoder_sparse_step=0)),
