@@ -4,6 +4,7 @@ import math
 
 from ..backend import xp
 from ..cores import run, select
+from ..ops import row_dot
 from ..optim import Optimizer
 from ..params import Weight, leaves, size, views
 
@@ -45,7 +46,8 @@ def adafactor_step_(W, grad, rows, columns, t, lr, clip):
 
 def rms(x, axes):
     """The root of the mean square over some axes, which stay with length 1."""
-    return xp.sqrt((x * x).mean(axes, keepdims=True))
+    squares = row_dot(x, x).sum(axes, keepdims=True)
+    return xp.sqrt(squares * (squares.size / x.size))
 
 
 def layouts(shapes, least=1):
@@ -79,7 +81,7 @@ def _adafactor_(state, grad, shapes, t, lr, train, decay, ok):
     dtype, (rows, columns) = state.theta.dtype, layouts(shapes)
     on = xp.asarray(ok, dtype)
     t = xp.where(on + (t == 0) > 0, xp.maximum(t, 1), xp.inf).astype(dtype)   # before the first step there is nothing to keep
-    theta, grads = views(state.theta, shapes), views(select(ok, grad, xp.zeros(grad.shape, dtype)), shapes)
+    theta, grads = views(state.theta, shapes), views(select(ok, grad, xp.broadcast_to(0 * on, grad.shape)), shapes)
     R, C = dict(leaves(views(state.m, rows))), dict(leaves(views(state.v, columns)))
     flat = {path: w.reshape(R[path].shape) if path not in C else w for path, w in leaves(theta)}
     calls = [functools.partial(adafactor_step_, W, g.reshape(W.shape), R[path], C.get(path), t, on * lr, CLIP)
