@@ -149,7 +149,7 @@ def fit(task, state, corpus, train, optimizer=ADAM):
         seconds, tokens, state = seconds + took, tokens + batch["x"].size, state._replace(seconds=state.seconds + took)
         if record:
             if evaluated and not last:
-                held_out = corpus.held_out(max(1, EVAL_TOKENS // batch["x"].shape[1]))
+                held_out = corpus.held_out(max(1, EVAL_TOKENS // max(batch["x"].shape[1], batch["y"].shape[1])))
                 record["val_loss"] = evaluate(task, state.theta, itertools.islice(held_out, EVAL_BATCHES))
             record |= dict(tokens_per_second=tokens / seconds, seconds=state.seconds)
             seconds, tokens = 0.0, 0

@@ -52,7 +52,7 @@ def draw_noise(cfg, batch, key, rate, expert_rate):
     def jitter(number, shape):
         return ROUTERS[cfg.router].noise(xp.random.default_rng([*key, number]), *shape, cfg.jitter)
 
-    for number, (place, shape) in enumerate(sizes(cfg, batch).items()):
+    for number, (place, shape) in enumerate(sizes(cfg, batch).items(), 1):       # 0 would be the stream of the batches
         stack, i, name = place
         if name == "jitter":
             calls[place] = functools.partial(jitter, number, shape)

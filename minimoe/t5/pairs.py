@@ -57,8 +57,8 @@ class PairCorpus(NamedTuple):
 
     @property
     def seq_len(self):
-        """Ids of the longest held-out input."""
-        return max(len(self.encode(source)) for source, _ in self.held_out_pairs) + 1
+        """Ids of the longest held-out input or target."""
+        return max(len(self.encode(text)) for pair in self.held_out_pairs for text in pair) + 1
 
     def batch_of(self, pairs):
         """Pairs of texts as a batch: see `batch`."""

@@ -2,6 +2,7 @@
 
 B batch   T time (Tx inputs, Ty targets)   V vocabulary   C capacity
 """
+from ..backend import xp
 from ..load import capacity, router_z_loss
 from ..model import Task
 from ..ops import cross_entropy
@@ -18,7 +19,7 @@ def routed(cfg, batch, limit):
     return dict(encoder=of(batch["x"]), decoder=of(batch["y"]))
 
 
-def t5_loss(p, cfg, batch, noise):
+def t5_loss(p, cfg, batch, noise, with_log_z=True):
     """The losses of one batch.
 
     p, cfg  as in encoder_decoder
@@ -26,7 +27,8 @@ def t5_loss(p, cfg, batch, noise):
     noise   Noise in training: then the capacity limit holds. None in evaluation: no limit, nothing random
     ce      () nats per target, mean over those that count
     balance, z  () sums over the sparse blocks of both stacks
-    log_z   () mean over the targets that count of log(Z)^2, the square of the logits' logsumexp: T5's output z-loss
+    log_z   () mean over the targets that count of log(Z)^2, the square of the logits' logsumexp: T5's output z-loss; or 0
+            where it is not asked for: it takes one more pass over all logits
 
     backward(dce, dbalance, dz, dlog_z) -> dp
     """
@@ -34,11 +36,12 @@ def t5_loss(p, cfg, batch, noise):
     (logits, balance, z, seen), back_model = encoder_decoder(p, cfg, batch, moe, noise or Noise({}))
     ce, back_ce = cross_entropy(logits, batch["y"], batch["mask"])
     flat, counted = logits.reshape(-1, logits.shape[-1]), None if batch["mask"] is None else batch["mask"].reshape(-1)
-    log_z, back_log_z = router_z_loss(flat, counted)                          # the same formula, on other logits
+    log_z, back_log_z = router_z_loss(flat, counted) if with_log_z else (xp.zeros_like(ce), None)  # its formula, on other logits
 
     def backward(dce, dbalance, dz, dlog_z):
         dlogits = back_ce(dce)
-        dlogits += back_log_z(dlog_z).reshape(dlogits.shape)
+        if with_log_z:
+            dlogits += back_log_z(dlog_z).reshape(dlogits.shape)
         return back_model(dlogits, dbalance, dz)
 
     return (ce, balance, z, log_z, seen), backward
@@ -47,8 +50,12 @@ def t5_loss(p, cfg, batch, noise):
 def task(cfg, train):
     """The encoder-decoder as a task of step.py.   train  config.Train"""
     def loss(p, batch, noise):
-        (ce, balance, z, _, seen), backward = t5_loss(p, cfg, batch, noise)
-        return (ce, balance, z, seen), lambda dce, dbalance, dz: backward(dce, dbalance, dz, train.output_z_loss * dce)
+        (ce, balance, z, _, seen), backward = t5_loss(p, cfg, batch, noise, train.output_z_loss > 0)
+
+        def with_log_z(dce, dbalance, dz):
+            return backward(dce, dbalance, dz, train.output_z_loss * dce)     # dce is the group's share of the targets, of both
+
+        return (ce, balance, z, seen), with_log_z
 
     def noise(batch, key):
         return draw_noise(cfg, batch, key, train.dropout, train.expert_dropout)
