@@ -6,9 +6,10 @@ from minimoe.backend import host, xp
 from minimoe.data import tokenizer
 from minimoe.generate import generate
 from minimoe.params import views
-from minimoe.t5 import finetune, show
+from minimoe.t5 import show
+from minimoe.t5.checkpoints import expect_model, is_foreign, opened
 from minimoe.t5.kinds import KINDS, LM
-from minimoe.t5.shapes import shapes
+from minimoe.t5.shapes import is_sparse, shapes
 from minimoe.t5.vocabulary import open_vocabulary
 
 COLOURS = (203, 114, 75, 221, 176, 80, 215, 147, 149, 174, 73, 185, 111, 210, 120, 183)       # of a 256-colour terminal
@@ -36,7 +37,8 @@ def options(argv):
         config.check_at_least(given, 0.0, "temperature")
     if given.beam is not None:
         config.check_at_least(given, 1, "beam", most=1000)
-        config.expect(given.temperature is None, "temperature", given.temperature, "none beside --beam")
+        for name, unused in (("temperature", None), ("top_k", 0), ("top_p", 0.95), ("seed", 1), ("experts", False)):
+            config.expect(getattr(given, name) == unused, name, getattr(given, name), "none beside --beam, which draws nothing")
     if given.length_penalty is not None:
         config.expect(given.beam, "length_penalty", given.length_penalty, "--beam beside it")
         config.check_at_least(given, 0.0, "length_penalty")
@@ -79,19 +81,19 @@ def say(pieces, n_experts):
         print("experts:", *(coloured(str(e), e) for e in range(n_experts)))
 
 
-def check(theta, given, sparse):
-    """Raises ValueError where a model cannot write, or not as asked."""
+def check_experts(given, sparse):
+    """Raises ValueError where there are none to colour by."""
     if given.experts and not sparse:
-        raise ValueError(f"--experts with {given.checkpoint}, a dense model; expected a sparse one")
-    if not xp.isfinite(theta).all():
-        raise ValueError(f"{given.checkpoint} holds parameters that are not finite; expected a run that did not diverge")
+        raise ValueError(f"--experts with {given.checkpoint}, which writes without experts; expected a sparse model")
 
 
 def write_on(given, configs, theta, layout):
     """A decoder continues the prompt."""
     cfg = configs["model"]
     config.expect(given.beam is None, "beam", given.beam, "none: the checkpoint is a decoder's, which has no answers to search for")
-    check(theta, given, cfg.sparse != "none")
+    check_experts(given, cfg.sparse != "none")
+    if not xp.isfinite(theta).all():
+        raise ValueError(f"{given.checkpoint} holds parameters that are not finite; expected a run that did not diverge")
     temperature = 0.8 if given.temperature is None else given.temperature
     tokens = generate(views(theta, layout), cfg, tokenizer.encode("\n" + given.prompt), given.tokens, temperature, given.top_k,
                       given.top_p, given.seed, configs["data"].seq_len, forbidden=range(tokenizer.PAD, cfg.vocab_size))
@@ -99,14 +101,14 @@ def write_on(given, configs, theta, layout):
     say(characters(tokens), cfg.n_experts if given.experts else 0)
 
 
-def answer(given, cfg, theta, vocabulary):
+def answer(given):
     """An encoder-decoder answers the prompt."""
+    cfg, theta, vocabulary, _ = opened(given.checkpoint, command.note)
     p, vocabulary = views(theta, shapes(cfg)), open_vocabulary(vocabulary, cfg)
-    check(theta, given, cfg.decoder_sparse_step)
+    check_experts(given, any(is_sparse(cfg, "decoder", i) for i in range(cfg.n_decoder_layers)))
     if given.beam is None:
         choose = show.chooser(given.temperature or 0, given.top_k, given.top_p, given.seed)
         return say(show.stream(p, cfg, vocabulary, given.prompt, given.tokens, choose), cfg.n_experts if given.experts else 0)
-    config.expect(not given.experts, "experts", "given", "none beside --beam: hypotheses are no experts' work alone")
     penalty = 0.6 if given.length_penalty is None else given.length_penalty
     for score, text in show.best(p, cfg, vocabulary, given.prompt, given.beam, given.tokens, penalty):
         print(f"{score:8.4f}  {text}")
@@ -116,14 +118,13 @@ def work(argv):
     """Everything between the command line and the exit code."""
     given = options(argv)
     backend.use(given.backend)
-    if finetune.is_foreign(given.checkpoint):
-        answer(given, *finetune.opened(given.checkpoint))
-        return
+    expect_model(given.checkpoint)
+    if is_foreign(given.checkpoint):
+        return answer(given)
     kind, state, configs, _ = checkpoint.load(given.checkpoint, KINDS)
     if kind is LM:
-        write_on(given, configs, state.theta, kind.task(configs).shapes)
-    else:
-        answer(given, configs["model"], state.theta, getattr(configs["data"], "vocabulary", "bytes"))
+        return write_on(given, configs, state.theta, kind.task(configs).shapes)
+    return answer(given)
 
 
 def main(argv=None):

@@ -6,31 +6,28 @@ from minimoe import backend, command, config, run
 from minimoe.data import tokenizer
 from minimoe.generate import generate
 from minimoe.params import views
-from minimoe.t5.kinds import KINDS, LM, PRESETS, SPANS
+from minimoe.t5.kinds import LM, PRESETS, SPANS, start_of
 from minimoe.t5.show import fill_in
 
 
 def options(argv):
-    """What was given on the command line: {name: value}."""
+    """The kind that --preset names, where its options start from, and what was given on the command line: {name: value}."""
     parser = command.Parser("train.py", "Train a Switch or GLaM language model, a dense one, or an encoder-decoder, on bytes.")
-    parser.add_argument("--preset", choices=PRESETS, help="where the model's options start from [switch]")
+    parser.add_argument("--preset", choices=PRESETS, help="what is trained, and where its options start from; --preset switch-t5 --help shows that one's [switch]")
     parser.add_argument("--out", default="run", metavar="DIR", help="folder for checkpoint.npz and metrics.jsonl [run]")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, with its options")
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="array module [numpy]")
-    command.add_options(parser, LM.groups)
-    command.add_options(parser, SPANS.groups, "with --preset switch-t5 or t5")
-    return vars(parser.parse_args(argv))
+    preset, optimizer = command.early(argv, "preset", "optimizer")
+    kind, start = PRESETS.get(preset, PRESETS["switch"])
+    start = start_of(kind, start, optimizer)
+    command.add_options(parser, kind.groups, start)
+    return kind, start, vars(parser.parse_args(argv))
 
 
-def begin(given):
+def begin(kind, start, given):
     """A new run: kind, configs, corpus, state."""
     if "steps" in given and given.get("minutes"):
         raise ValueError(f"--minutes is {given['minutes']} beside --steps {given['steps']}; expected one of them")
-    preset = given["preset"] or "switch"
-    kind, start = PRESETS[preset]
-    known = {"preset", "out", "resume", "backend"} | config.names(kind.groups)
-    for name in given.keys() - known:
-        raise ValueError(f"--{name.replace('_', '-')} with --preset {preset}; expected a preset that has it: see --help")
     configs = config.from_options(start | given, kind.groups)
     return kind, *run.begin(kind, configs, run.folder_of(given))
 
@@ -50,9 +47,9 @@ def show_sample(kind, configs, corpus, state):
     print()
 
 
-def train(given):
+def train(kind, start, given):
     """A run from its beginning, or its checkpoint, to its end: the exit code."""
-    kind, configs, corpus, state = run.go_on(KINDS, given) if given["resume"] else begin(given)
+    kind, configs, corpus, state = run.go_on((LM, SPANS), given) if given["resume"] else begin(kind, start, given)
     print(*run.describe(kind, configs, corpus), sep="\n")
     state = run.to_the_end(kind, configs, corpus, state, run.folder_of(given), "python train.py")
     if state is None:
@@ -62,11 +59,11 @@ def train(given):
 
 def work(argv):
     """Everything between the command line and the exit code."""
-    given = options(argv)
+    kind, start, given = options(argv)
     folder = run.folder_of(given)
     warnings.simplefilter("ignore", RuntimeWarning)           # what is not finite is skipped, counted and shown
     backend.use(given["backend"])
-    return run.guarded(folder, train, given)
+    return run.guarded(folder, train, kind, start, given)
 
 
 def main(argv=None):

@@ -60,7 +60,9 @@ def load(folder, kinds):
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
             meta = json.loads(str(file["meta"]))
-        kind = next(k for k in kinds if k.name == meta.get("kind", "lm"))
+        kind = {k.name: k for k in kinds}.get(meta.get("kind", "lm"))
+        if kind is None:
+            raise ValueError(f"it is a run of the kind {meta['kind']!r}; expected {' or '.join(k.name for k in kinds)}")
         configs = config.from_options({**meta["model"], **meta["train"], **meta["data"]}, kind.groups)
         shapes = kind.task(configs).shapes
         check(meta, arrays, (size(shapes), *kind.optimizer(configs).sizes(shapes)))

@@ -69,22 +69,35 @@ def writable(path):
     return not path.is_dir() and path.parent.is_dir() and os.access(path.parent, os.W_OK)
 
 
+def note(sentence):
+    """Say something on stderr that is no result."""
+    print(sentence, file=sys.stderr)
+
+
 def refuse(program, error):
     """Say on stderr, in one sentence, why the program does not go on: the exit code 2."""
     print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
 
 
-def add_options(parser, groups=config.GROUPS, title="{}"):
-    """An option for each field that has none yet; only those that were given appear in the result."""
+def early(argv, *names):
+    """The values of some options, or None, before it is known which others there are."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in names:
+        parser.add_argument("--" + name, nargs="?")
+    given = parser.parse_known_args(argv)[0]
+    return [getattr(given, name) for name in names]
+
+
+def add_options(parser, groups=config.GROUPS, start={}):
+    """An option for each field; only those that were given appear in the result.   start  {name: its default} of some"""
     for name, group in groups.items():
-        new = [f for f in dataclasses.fields(group) if "--" + f.name.replace("_", "-") not in parser._option_string_actions]
-        options = parser.add_argument_group(title.format(name))
-        for f in new:
+        options = parser.add_argument_group(name)
+        for f in (f for f in dataclasses.fields(group) if f.metadata["help"]):
             files = dict(nargs="+", metavar="FILE", action="extend")
             kind = files if f.type is tuple else dict(type=f.type, choices=f.metadata["choices"])
             if kind.get("choices") is None and "type" in kind:
                 kind["metavar"] = f.type.__name__.upper()
-            default = "none" if f.type is tuple else f.default
+            default = "none" if f.type is tuple else start.get(f.name, f.default)
             options.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS,
                                  help=f"{f.metadata['help']} [{default}]", **kind)

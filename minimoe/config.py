@@ -11,7 +11,7 @@ KINDS = {int: ((int,), "an integer"), float: ((int, float), "a number"), str: ((
 
 
 def opt(default, help, *choices):
-    """A field with its default, its meaning, and the values it may take if they are few."""
+    """A field with its default, its meaning (None: it is no option), and the values it may take if they are few."""
     return dataclasses.field(default=default, metadata=dict(help=help, choices=choices or None))
 
 
@@ -67,7 +67,7 @@ class Model:
         check_at_least(self, 1, "d_model", "n_heads", "n_experts", most=MOST)
         check_at_least(self, 1, "n_layers", most=1000)
         check_at_least(self, 0, "d_ff", most=MOST)
-        check_at_least(self, 2, "n_buckets", most=MOST)
+        check_at_least(self, 2, "n_buckets", most=1024)
         check_at_least(self, 258, "vocab_size", most=MOST)                    # the bytes, padding, end
         check_at_least(self, 0.0, "jitter")
         expect(self.d_model % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of --d-model {self.d_model}")
@@ -150,11 +150,6 @@ PRESETS = {
     "dense": dict(sparse="none"),
     "glam-dense": GLAM | dict(sparse="none"),
 }
-
-
-def names(groups):
-    """The names of all fields of some groups."""
-    return {f.name for group in groups.values() for f in dataclasses.fields(group)}
 
 
 def from_options(values, groups=GROUPS):

@@ -19,7 +19,7 @@ class Kind(NamedTuple):
     name: str
     groups: dict                # {"model", "train", "data": their dataclasses}
     task: Callable              # configs -> model.Task
-    corpus: Callable            # configs -> what step.fit draws batches from
+    corpus: Callable            # (configs, folder) -> what step.fit draws batches from
     optimizer: Callable         # configs -> optim.Optimizer
     describe: Callable          # configs -> a sentence about the model
     unit: str                   # what is counted in its loss
@@ -34,7 +34,7 @@ def begin(kind, configs, folder, theta=None):
     """
     if (folder / checkpoint.NAME).exists() or (folder / checkpoint.METRICS).exists():
         raise ValueError(f"--out {folder} holds a run already; expected another folder, or --resume to go on with it")
-    corpus, task, optimizer = kind.corpus(configs), kind.task(configs), kind.optimizer(configs)
+    corpus, task, optimizer = kind.corpus(configs, folder), kind.task(configs), kind.optimizer(configs)
     rng = np.random.default_rng(configs["train"].seed)
     state = step.new_state(task, rng, "float32", optimizer) if theta is None else step.fresh(task, theta, optimizer)
     if configs["train"].minutes:
@@ -61,7 +61,7 @@ def go_on(kinds, given):
         raise ValueError(f"{names} beside --resume; expected --out, --backend, --eval-every, --log-every or "
                          "--checkpoint-every alone: all else comes from the checkpoint")
     kind, state, configs, digest = checkpoint.load(given["out"], kinds)
-    corpus = kind.corpus(configs)
+    corpus = kind.corpus(configs, Path(given["out"]))
     if corpus.digest != digest:
         raise ValueError(f"the data {', '.join(corpus.domains)} has hash {corpus.digest[:12]}; expected {digest[:12]}: it is "
                          "not what this run began with")

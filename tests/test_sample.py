@@ -142,7 +142,7 @@ def test_a_model_that_is_not_finite_is_refused(runs, tmp_path, capsys):
 
 
 def test_a_missing_or_damaged_checkpoint(tmp_path, capsys):
-    assert_refused(capsys, call(sample, "--checkpoint", tmp_path), str(tmp_path), "does not exist", program="sample.py")
+    assert_refused(capsys, call(sample, "--checkpoint", tmp_path), str(tmp_path), "holds neither a checkpoint.npz", program="sample.py")
     (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 and no more")
     assert_refused(capsys, call(sample, "--checkpoint", tmp_path), str(tmp_path), "damaged", program="sample.py")
 

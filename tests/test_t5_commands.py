@@ -15,7 +15,7 @@ from .commands import BACKEND, ROOT, TEXT, as_before, assert_refused, call, load
 
 pytestmark = not_strict
 TINY = "--d-model 16 --n-layers 2 --n-decoder-layers 2 --n-heads 2 --n-experts 2 --batch-size 4 --log-every 1".split()
-SMALL = "--steps 3 --batch-size 4 --log-every 1 --n-pairs 40 --held-out 6".split()
+SMALL = "--steps 3 --batch-size 4 --log-every 1 --held-out 6".split()
 HF = ROOT / "tests" / "tiny_switch"
 
 
@@ -24,7 +24,8 @@ def pretrain(text, out, *argv, steps=4):
 
 
 def tune(*argv):
-    return call(finetune, *SMALL, "--backend", BACKEND, *argv)
+    pairs = ["--n-pairs", 40] * (not any(str(a).endswith(".tsv") for a in argv))
+    return call(finetune, *SMALL, *pairs, "--backend", BACKEND, *argv)
 
 
 def assert_refused_by(program, capsys, code, *said):
@@ -121,7 +122,8 @@ def test_asking(argv, tuned, capsys):
         assert call(sample, "--checkpoint", tuned, "--prompt", prompt, "--tokens", 12, "--backend", BACKEND, *argv) == 0
         first = capsys.readouterr().out
         assert call(sample, "--checkpoint", tuned, "--prompt", prompt, "--tokens", 12, "--backend", BACKEND, *argv) == 0
-        assert capsys.readouterr().out == first and first.count("\n") == (int(argv[1]) if "--beam" in argv else 1 + ("--experts" in argv))
+        assert capsys.readouterr().out == first and first.endswith("\n")
+        assert "--beam" not in argv or first.count("\n") >= int(argv[1])
 
 
 def test_a_directory_of_switch_transformers_is_asked_and_tuned(tmp_path, capsys):
@@ -142,10 +144,10 @@ def test_ours_goes_out_and_comes_back_with_its_bytes(tuned, tmp_path, capsys):
     assert tune("--init", tmp_path / "hf", "--out", tmp_path / "run") == 0
 
 
-def pieces(folder):
-    """A SentencePiece model of 60 pieces in a folder."""
+def pieces(folder, said=TEXT):
+    """A small SentencePiece model in a folder."""
     sentencepiece = pytest.importorskip("sentencepiece")
-    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    (folder / "text.txt").write_text(said, encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(input=str(folder / "text.txt"), model_prefix=str(folder / "spiece"), vocab_size=30,
                                              pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2, hard_vocab_limit=False)
     return folder / "spiece.model"
@@ -213,9 +215,9 @@ def test_bad_input_to_fine_tuning(argv, said, pretrained, tmp_path, capsys, monk
     (["--mean-span", "0.5"], ["--mean-span is 0.5"]),
     (["--seq-len", "32", "--data"], ["--seq-len is 32", "the longest embedded document"]),
     (["--vocab-size", "259"], ["--vocab-size is 259"]),
-    (["--position", "layer"], ["--position with --preset switch-t5"]),
+    (["--position", "layer"], ["there is no option --position"]),
     (["--weight-decay", "0.1"], ["--weight-decay is 0.1", "only adam has it"]),
-    (["--preset", "switch", "--mean-span", "3"], ["--mean-span with --preset switch"]),
+    (["--preset", "switch", "--mean-span", "3"], ["there is no option --mean-span"]),
     (["--preset", "t6"], ["t6"]),
 ])
 def test_bad_input_to_pretraining(argv, said, text, tmp_path, capsys):
@@ -230,7 +232,8 @@ def test_bad_input_to_pretraining(argv, said, text, tmp_path, capsys):
     (["--beam", "0"], ["--beam is 0"]), (["--beam", "2", "--temperature", "1"], ["--temperature is 1.0; expected none beside --beam"]),
     (["--length-penalty", "1"], ["--length-penalty is 1.0; expected --beam beside it"]),
     (["--prompt", "<extra_id_100>"], ["there is no <extra_id_100>; expected 0 to 99"]),
-    (["--beam", "2", "--experts"], ["--experts is given"]),
+    (["--beam", "2", "--experts"], ["--experts is True; expected none beside --beam"]),
+    (["--beam", "2", "--top-k", "3"], ["--top-k is 3; expected none beside --beam"]),
 ])
 def test_bad_questions(argv, said, tuned, capsys):
     assert_refused(capsys, call(sample, "--checkpoint", tuned, *argv), *said, program="sample.py")
@@ -238,7 +241,107 @@ def test_bad_questions(argv, said, tuned, capsys):
 
 def test_words_without_a_vocabulary(capsys):
     assert_refused_by("sample.py", capsys, call(sample, "--checkpoint", HF, "--prompt", "hello"),
-                      "the prompt has 'hello'; expected numbers below 50")
+                      "the text has 'hello'; expected numbers below 50")
+
+
+def test_each_command_refuses_the_others_runs(text, pretrained, tuned, tmp_path, capsys):
+    assert_refused(capsys, call(train, "--resume", "--out", tuned), "a run of the kind 't5-pairs'; expected lm or t5")
+    assert_refused(capsys, call(finetune, "--resume", "--out", pretrained), "a run of the kind 't5'; expected t5-pairs",
+                   program="python -m minimoe.t5.finetune")
+
+
+def test_a_decoder_without_experts_has_none_to_colour_by(text, tmp_path, capsys):
+    assert pretrain(text, tmp_path / "run", "--n-decoder-layers", 1, steps=1) == 0
+    assert "experts in 1 of 3 blocks" in capsys.readouterr().out
+    assert_refused(capsys, call(sample, "--checkpoint", tmp_path / "run", "--experts"), "writes without experts", program="sample.py")
+
+
+def test_bytes_are_no_vocabulary_for_other_ids(tmp_path, capsys):
+    assert_refused_by("python -m minimoe.t5.finetune", capsys, tune("--init", HF, "--vocabulary", "bytes", "--out", tmp_path / "run"),
+                      "the vocabulary is bytes", "expected 256 and 257")
+    assert not (tmp_path / "run").exists()
+
+
+def test_pieces_are_no_vocabulary_for_a_model_of_bytes(pretrained, tmp_path, capsys):
+    """The ids 256 and 257 are start and end there; a model of more pieces has words at those places."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    pieces(tmp_path)
+    sentencepiece.SentencePieceTrainer.train(input=str(tmp_path / "text.txt"), model_prefix=str(tmp_path / "many"), vocab_size=300,
+                                             user_defined_symbols=[f"s{i}" for i in range(280)], hard_vocab_limit=False,
+                                             model_type="char", minloglevel=2)
+    path = tmp_path / "many.model"
+    assert_refused(capsys, tune("--init", pretrained, "--vocabulary", path, "--out", tmp_path / "run"), "many.model has an end",
+                   "expected the model's start there", program="python -m minimoe.t5.finetune")
+
+
+def test_a_run_keeps_its_pieces_and_goes_on_with_no_others(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "hf"
+    shutil.copytree(HF, folder)
+    shutil.move(pieces(tmp_path), folder)
+    monkeypatch.chdir(tmp_path)
+    assert tune("--init", "hf", "--out", "run", "--task", "qa") == 0
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    shutil.rmtree(folder)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    capsys.readouterr()
+    assert call(sample, "--checkpoint", tmp_path / "moved", "--prompt", "cats", "--tokens", 5) == 0
+    first = capsys.readouterr().out
+    assert call(finetune, "--resume", "--out", tmp_path / "moved") == 0
+    assert call(export, "--checkpoint", tmp_path / "moved", "--out", tmp_path / "hf2") == 0
+    assert "minimoe_vocabulary" not in (tmp_path / "hf2" / "config.json").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert call(sample, "--checkpoint", tmp_path / "hf2", "--prompt", "cats", "--tokens", 5) == 0
+    assert capsys.readouterr().out == first
+    pieces(tmp_path, "dogs ran on hills")
+    shutil.copy(tmp_path / "spiece.model", tmp_path / "moved")
+    code = call(finetune, "--resume", "--out", tmp_path / "moved")
+    assert_refused(capsys, code, "has hash", "not what this run began with", program="python -m minimoe.t5.finetune")
+
+
+def test_a_directory_of_others_is_not_trained_into(tmp_path, capsys):
+    shutil.copytree(HF, tmp_path / "hf")
+    assert_refused(capsys, tune("--init", tmp_path / "hf", "--out", tmp_path / "hf"), "holds a directory of SwitchTransformers",
+                   program="python -m minimoe.t5.finetune")
+
+
+def test_parameters_that_are_not_finite_are_refused_at_once(pretrained, tmp_path, capsys):
+    shutil.copytree(pretrained, tmp_path / "bad")
+    kind, state, configs, digest = checkpoint.load(tmp_path / "bad", kinds.KINDS)
+    state.theta[3] = np.nan
+    checkpoint.save(tmp_path / "bad", state, configs, digest, kind.name)
+    for program, argv in ((finetune, ["--init"]), (export, ["--checkpoint"]), (sample, ["--checkpoint"])):
+        out = [] if program is sample else ["--out", tmp_path / "run"]
+        call(program, *argv, tmp_path / "bad", *out)
+        assert "not finite; expected a run that did not diverge" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line, said", [("a <extra_id_500>", "line 2: there is no <extra_id_500>; expected 0 to 99")])
+def test_what_a_line_cannot_be_is_said_before_training(line, said, pretrained, tmp_path, capsys):
+    path = tmp_path / "a.tsv"
+    path.write_text(f"a\tb\n{line}\tc\nd\te\n", encoding="utf-8")
+    assert_refused(capsys, tune("--init", pretrained, "--task", path, "--out", tmp_path / "run"), said,
+                   program="python -m minimoe.t5.finetune")
+    assert_refused(capsys, tune("--init", pretrained, "--task", path, "--n-pairs", 3, "--out", tmp_path / "run"),
+                   "--n-pairs is 3 beside a file", program="python -m minimoe.t5.finetune")
+
+
+def test_a_preset_s_help_shows_its_own_defaults(capsys):
+    for preset, shown in (("switch-t5", ["--mean-span", "[358]", "[adafactor]", "[0.02]", "[128]"]), ("switch", ["[258]", "[adam]", "[0.002]"])):
+        call(train, "--preset", preset, "--help")
+        out = " ".join(capsys.readouterr().out.split())
+        assert all(s in out for s in shown) and "--start-id" not in out
+
+
+def test_adam_brings_its_own_rate(text, tmp_path):
+    assert pretrain(text, tmp_path / "run", "--optimizer", "adam", steps=1) == 0
+    found = load(tmp_path / "run")[1]["train"]
+    assert (found.lr, found.clip, found.schedule) == (2e-3, 1.0, "cosine")
+
+
+def test_groups_and_minutes(pretrained, text, tmp_path):
+    assert tune("--init", pretrained, "--out", tmp_path / "a", "--accumulate", 2) == 0
+    assert call(finetune, "--init", pretrained, "--out", tmp_path / "b", "--minutes", "0.002", "--n-pairs", 40, "--held-out", 4) == 0
 
 
 def test_beams_are_no_decoder_s(text, tmp_path, capsys):

@@ -73,6 +73,32 @@ def test_a_wide_beam_finds_the_best_target_there_is(alpha, padded):
     assert_close([score for score, _ in found[:5]], [score for score, _ in expected[:5]], 1e-10)
 
 
+def by_hand(cfg, p, x, segments, width, most, alpha):
+    """Beam search with the full forward, to the last id: what has ended is put by, the rest goes on."""
+    alive, done = [[]], []
+    for n in range(1, most + 1):
+        score = lambda t: log_p(cfg, p, x, segments, t)
+        done += [(score([*t, cfg.eos_id]) / decode.length_penalty(n, alpha), t) for t in alive]
+        longer = [[*t, i] for t in alive for i in range(cfg.vocab_size) if i != cfg.eos_id]
+        alive = sorted(longer, key=score, reverse=True)[:width]
+    done += [(log_p(cfg, p, x, segments, t) / decode.length_penalty(most, alpha), t) for t in alive]
+    return sorted(done, key=lambda f: -f[0])[:width]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 3.0])
+def test_a_narrow_beam_stops_only_when_nothing_better_can_come(alpha):
+    cfg, late = config(vocab_size=6, eos_id=4, start_id=5), 0
+    for seed in (0, 1, 2, 3, 15, 17, 21, 28):
+        p, (x, segments) = parameters(cfg, seed=seed), one()
+        p["decoder"]["norm"] *= 4                                             # sure of itself: then longer targets can win
+        x = x % 4
+        expected = by_hand(cfg, p, x, segments, 2, 5, alpha)
+        found = decode.beam_search(p, cfg, x, segments, 2, 5, alpha)
+        assert [ids for _, ids in found] == [ids for _, ids in expected]
+        late += len(found[0][1]) > 2
+    assert late > 2, "the test wants targets that win late"
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_beam_of_one_is_greedy_and_a_wider_one_not_worse(seed):
     cfg = config()

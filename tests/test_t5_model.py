@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minimoe import params, step
+from minimoe import cores, params, step
+from minimoe.backend import xp
+from minimoe.router import ROUTERS
 from minimoe.t5 import layers, model, noise, task
 from minimoe.t5.adafactor import ADAFACTOR
 from minimoe.t5.config import Train as T5Train
@@ -147,11 +149,11 @@ def test_experts_drop_their_own_hidden_units():
 def test_gradients_of_the_whole_model_agree_with_differences(name, kind):
     cfg, some = config(name), batch(kind)
     n = drawn(cfg, some)
-    (*_, seen), _ = task.t5_loss(parameters(cfg), cfg, some, n)
+    (*_, seen), _ = task.t5_loss(parameters(cfg, seed=1), cfg, some, n)
     queued = [(host(s["queue"]) < 4) & ~host(s["kept"]) for s in seen.values()]
     assert len(queued) == sum(is_sparse(cfg, s, i) for s, L in (("encoder", 3), ("decoder", 4)) for i in range(L))
     assert name == "dense" or sum(q.sum() for q in queued), "the test wants tokens that find no slot"
-    check(lambda p: task.t5_loss(p, cfg, some, n), host(parameters(cfg)), directions=1)
+    check(lambda p: task.t5_loss(p, cfg, some, n), host(parameters(cfg, seed=1)), directions=1)       # no ReLU turns within h
 
 
 def test_gradients_without_a_limit_agree_with_differences():
@@ -182,6 +184,67 @@ def test_gradients_of_the_logits_agree_with_differences(name):
     cfg, some = config(name), batch()
     moe = task.routed(cfg, some, True)
     check(lambda p: model.encoder_decoder(p, cfg, some, moe, drawn(cfg, some)), host(parameters(cfg)), directions=1)
+
+
+@pytest.mark.parametrize("name", ["switch", "glam"])
+def test_padding_stands_in_no_queue_and_in_no_loss(name):
+    """balance and z are sums over all sparse blocks of both stacks, of the real tokens alone; written from what was seen."""
+    cfg, some = config(name), batch("padded")
+    (_, balance, z, seen), _ = model.encoder_decoder(parameters(cfg), cfg, some, task.routed(cfg, some, True), drawn(cfg, some))
+    expected = 0.0
+    for place, s in seen.items():
+        real = host(some["x_segment" if place.startswith("encoder") else "y_segment"]).ravel() > 0
+        p, index, queue = host(s["p"]), host(s["index"])[:, 0], host(s["queue"])
+        assert (queue[~real] == 4).all() and (queue[real] < 4).all()
+        expected += 4 * sum((index[real] == i).mean() * p[real, i].mean() for i in range(4))
+    assert_close(balance, expected)
+    assert len(seen) == 2 and host(z) > 0
+
+
+def test_every_place_of_noise_has_a_part_in_the_loss():
+    """Other numbers in any one array of the noise, jitter or dropout: another loss."""
+    cfg, some = config(capacity_factor=4.0), batch("padded")
+    p, n = parameters(cfg), drawn(config(capacity_factor=4.0), some)
+    moe, real = task.routed(cfg, some, True), host(some["mask"])
+
+    def losses(n):
+        (logits, balance, _, _), _ = model.encoder_decoder(p, cfg, some, moe, n)
+        return (host(logits)[real] ** 2).sum(), host(balance)
+
+    before = losses(n)
+    for place, a in n.drawn.items():
+        other = ~a if a.dtype.kind == "b" else a * 1.1
+        after = losses(n._replace(drawn=n.drawn | {place: other}))
+        assert any(abs(x - y) > 1e-9 for x, y in zip(before, after)), place
+    for name in "rate", "expert_rate":
+        after = losses(n._replace(**{name: 0.5}))
+        assert abs(before[0] - after[0]) > 1e-9, name
+
+
+def test_experts_are_scaled_by_their_own_rate():
+    """With everything kept, dropout only divides by what it would have kept."""
+    x, p = normal(2, 4, 8), host(parameters(config())["encoder"]["blocks"][1]["ffn"])
+    given = (ROUTERS["switch"].route, 8, None, None)
+    y = value(layers.sparse_ffn, x, p, *given, np.ones((32, 20), bool), np.ones((2, 4, 8), bool), 0.2, 0.5)[0]
+    plain = value(layers.sparse_ffn, x, p | dict(W2=p["W2"] / 0.5 / 0.8), *given, None, None, 0.2, 0.5)[0]
+    assert_close(y, plain)
+
+
+@pytest.mark.skipif(not xp.on_cpu, reason="on a GPU nothing is cut")
+@pytest.mark.parametrize("name", ["switch", "geglu"])
+def test_cut_in_pieces_the_model_is_the_same(name, monkeypatch):
+    """Every decorated sublayer is really cut, masks and dropout with it."""
+    cfg, some = config(name), batch("packed")
+    p, n = parameters(cfg), drawn(cfg, some)
+    found = []
+    for threads, least in (1, 1 << 30), (3, 1):
+        monkeypatch.setattr(cores, "_blas", lambda: (None, threads))
+        monkeypatch.setattr(cores, "LEAST", least)
+        (*losses, _), backward = task.t5_loss(p, cfg, some, n)
+        found.append((losses, dict(params.leaves(backward(1.0, 0.1, 0.1, 0.1)))))
+    (a, da), (b, db) = found
+    for x, y in [*zip(a, b), *((da[path], db[path]) for path in da)]:
+        assert_close(x, y)
 
 
 def test_padding_changes_nothing():

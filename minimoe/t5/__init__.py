@@ -19,5 +19,8 @@ hf_tensors.py   safetensors files
 hf_config.py    config.json
 hf.py           directories of Hugging Face's SwitchTransformers
 hf_router.py    their capacity, for the comparison
+checkpoints.py  the model in a folder, whoever trained it
 finetune.py     the command that fine-tunes
+export.py       the command that writes a directory for transformers
+bench_hf.py     speed beside SwitchTransformers in PyTorch
 """

@@ -27,7 +27,8 @@ def adafactor_step_(W, grad, rows, columns, t, lr, clip):
     columns  (..., m) float  C; of a vector: None
     t        int   step, from 1
 
-    Departs: the released code factors only matrices whose sides are 128 or more; here the caller decides, by giving columns.
+    Departs: the released code factors only matrices whose sides are 128 or more; here the caller decides, by giving columns, and
+    ADAFACTOR factors every matrix: toys have no others.
     """
     rho = 1 - t**-0.8
     square = grad * grad + 1e-30
@@ -80,7 +81,8 @@ def _adafactor_(state, grad, shapes, t, lr, train, decay, ok):
     """adafactor_step_ for every parameter; a step that is not ok changes nothing: rho is 1 and the rate 0."""
     dtype, (rows, columns) = state.theta.dtype, layouts(shapes)
     on = xp.asarray(ok, dtype)
-    t = xp.where(on + (t == 0) > 0, xp.maximum(t, 1), xp.inf).astype(dtype)   # before the first step there is nothing to keep
+    first = t == 0                                                            # none was applied yet: nothing is to be kept
+    t = xp.where(ok | first, xp.maximum(t, 1), xp.inf).astype(dtype)          # with inf rho is 1
     theta, grads = views(state.theta, shapes), views(select(ok, grad, xp.broadcast_to(0 * on, grad.shape)), shapes)
     R, C = dict(leaves(views(state.m, rows))), dict(leaves(views(state.v, columns)))
     flat = {path: w.reshape(R[path].shape) if path not in C else w for path, w in leaves(theta)}

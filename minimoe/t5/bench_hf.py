@@ -29,7 +29,7 @@ from ..load import capacity
 from ..params import initial, views
 from . import hf, hf_config, task
 from .config import T5, Train
-from .kinds import OPTIMIZERS, T5_TRAINING
+from .kinds import ADAFACTORS, OPTIMIZERS
 from .shapes import shapes
 
 SIZE = "128,4,8,12,64,32"
@@ -72,7 +72,7 @@ def case_of(word, optimizer):
     if len(numbers) != 6 or not all(n.isdecimal() and len(n) < 10 and int(n) for n in numbers):
         raise ValueError(f"--size {word}; expected D,L,E,B,Tx,Ty: six integers above 0")
     D, L, E, B, Tx, Ty = map(int, numbers)
-    train = config.from_options((T5_TRAINING if optimizer == "adafactor" else {}) | dict(batch_size=B), dict(train=Train))["train"]
+    train = config.from_options((ADAFACTORS if optimizer == "adafactor" else {}) | dict(batch_size=B), dict(train=Train))["train"]
     return Case(word, T5(d_model=D, n_layers=L, n_decoder_layers=L, n_experts=E), Tx, Ty, train)
 
 

@@ -30,15 +30,15 @@ class T5:
     n_buckets: int = opt(32, "buckets of relative positions; the encoder halves them between before and behind")
     max_distance: int = opt(128, "distances from here on share the last bucket")
     init_scale: float = opt(1.0, "s in std = sqrt(s / fan_in) (Switch, Sec. 2.4: 0.1 for large models)")
-    start_id: int = opt(tokenizer.PAD, "id that a target begins behind: padding, as in T5")
-    eos_id: int = opt(tokenizer.EOS, "id that ends an input and a target")
+    start_id: int = opt(tokenizer.PAD, None)      # id that a target begins behind: padding, as in T5; what a foreign model says
+    eos_id: int = opt(tokenizer.EOS, None)        # id that ends an input and a target; no options: our bytes have these
 
     def __post_init__(self):
         check_choices(self)
         check_at_least(self, 1, "d_model", "n_heads", "n_experts", most=MOST)
         check_at_least(self, 1, "n_layers", "n_decoder_layers", most=1000)
         check_at_least(self, 0, "d_kv", "d_ff", "sparse_step", "decoder_sparse_step", most=MOST)
-        check_at_least(self, 4, "n_buckets", most=MOST)
+        check_at_least(self, 4, "n_buckets", most=1024)
         check_at_least(self, 2, "vocab_size", most=MOST)
         check_at_least(self, 0.0, "jitter")
         expect(self.d_kv or self.d_model % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of --d-model {self.d_model}")
@@ -72,11 +72,6 @@ class FineTune(Train):
     """The same in fine-tuning.   Raises ValueError as Train does."""
     steps: int = opt(2500, "optimiser steps")
     batch_size: int = opt(16, "sequences per optimiser step")
-    optimizer: str = opt("adafactor", "adafactor, whose steps are relative to the weights' sizes (T5); or adam", "adam", "adafactor")
-    lr: float = opt(0.02, "peak learning rate; of adafactor relative to each weight's size")
-    schedule: str = opt("constant", "cosine to 0; linear warm-up or constant, then 1/sqrt(step)", "cosine", "linear", "constant")
-    warmup: int = opt(1000, "steps until the peak, or at it")
-    clip: float = opt(math.inf, "largest global norm of a step's gradient; inf: any")
     dropout: float = opt(0.1, "share of units set to 0, everywhere but in experts (Switch, Sec. 2.4: 0.1)")
     expert_dropout: float = opt(0.4, "the same of the hidden units of experts (Switch, Sec. 2.4: 0.4)")
 
@@ -104,11 +99,11 @@ class Pairs:
     """What is fine-tuned on: pairs of an input and a target.   Raises ValueError where no task is named."""
     task: str = opt("translate", "translate, qa, or a file of lines input<TAB>target")
     n_pairs: int = opt(20000, "pairs to learn from, of a generated task")
-    vocabulary: str = opt("bytes", "bytes, or a SentencePiece model's file; what --init comes with")
+    vocabulary: str = opt("bytes", "bytes, ids, or a SentencePiece model's file; what --init comes with, if it comes with one")
     held_out: int = opt(500, "pairs that are never learnt, on which loss and exact match are found")
 
     def __post_init__(self):
         check_choices(self)
         expect(self.task, "task", "empty", "translate, qa or a file")
-        expect(self.vocabulary, "vocabulary", "empty", "bytes or a file")
+        expect(self.vocabulary, "vocabulary", "empty", "bytes, ids or a file")
         check_at_least(self, 1, "n_pairs", "held_out", most=10_000_000)

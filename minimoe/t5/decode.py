@@ -126,9 +126,9 @@ def beam_search(p, cfg, x, segments, width, most, alpha):
     Raises ValueError where logits are not finite.
     """
     memory, alive, finished = read(p, cfg, x, segments), [(0.0, [])], []
-    ids = np.full((1, 1), cfg.start_id)
+    newest = np.full((1, 1), cfg.start_id)
     for n in range(1, most + 1):
-        logits, memory, _ = decode_step(p, cfg, xp.asarray(ids), memory)
+        logits, memory, _ = decode_step(p, cfg, xp.asarray(newest), memory)
         scores = log_softmax(host(logits[:, -1]).astype("float64")) + np.array([[score] for score, _ in alive])
         if not np.isfinite(scores).all():
             raise ValueError("the model's logits are not finite; expected a run that did not diverge")
@@ -138,9 +138,9 @@ def beam_search(p, cfg, x, segments, width, most, alpha):
         best = np.argsort(-scores, axis=None, kind="stable")[:min(width, np.isfinite(scores).sum())]
         rows, tokens = np.unravel_index(best, scores.shape)
         alive = [(scores[r, t], alive[r][1] + [int(t)]) for r, t in zip(rows, tokens)]
-        if len(finished) == width and finished[-1][0] >= alive[0][0] / length_penalty(most if alpha > 0 else n, alpha):
+        if len(finished) == width and finished[-1][0] >= alive[0][0] / length_penalty(most, alpha):
             return finished
-        memory, ids = memory.of(xp.asarray(rows)), tokens[:, None]
+        memory, newest = memory.of(xp.asarray(rows)), tokens[:, None]
     finished += [(score / length_penalty(most, alpha), ids) for score, ids in alive]
     return sorted(finished, key=lambda f: -f[0])[:width]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from .. import command, config
 from . import hf
-from .finetune import opened
+from .checkpoints import opened
 from .hf_config import NAME
-from .vocabulary import PIECES
+from .vocabulary import PIECES, open_vocabulary
 
 PROGRAM = "python -m minimoe.t5.export"
 
@@ -18,14 +18,16 @@ def work(argv):
                             "model.safetensors, and its SentencePiece model if it has one.")
     parser.add_argument("--checkpoint", default="run", metavar="DIR", help="the --out folder of train.py or of minimoe.t5.finetune [run]")
     parser.add_argument("--out", required=True, metavar="DIR", help="the new directory")
-    parser.add_argument("--expert-capacity", type=int, default=64, metavar="N",
-                        help="slots of an expert for one sequence, which stand there for a capacity factor [64]")
+    parser.add_argument("--expert-capacity", type=int, metavar="N",
+                        help="slots of an expert for one sequence, which stand there for a capacity factor [64, or what it came with]")
     given = parser.parse_args(argv)
-    config.check_at_least(given, 1, "expert_capacity", most=1 << 40)
+    if given.expert_capacity is not None:
+        config.check_at_least(given, 1, "expert_capacity", most=1 << 40)
     config.expect(given.out, "out", "empty", "a folder")
-    cfg, theta, vocabulary = opened(given.checkpoint)
+    cfg, theta, vocabulary, capacity = opened(given.checkpoint, command.note)
+    open_vocabulary(vocabulary, cfg)                          # refused here, before anything is written
     try:
-        hf.save(given.out, theta, cfg, given.expert_capacity)
+        hf.save(given.out, theta, cfg, given.expert_capacity or capacity, vocabulary == "bytes")
         if vocabulary not in ("bytes", "ids"):
             shutil.copyfile(vocabulary, Path(given.out) / PIECES)
     except OSError as error:

@@ -131,16 +131,17 @@ def load(folder):
     return cfg, xp.asarray(theta), extra
 
 
-def save(folder, theta, cfg, expert_capacity=64):
+def save(folder, theta, cfg, expert_capacity=64, bytes=True):
     """Write config.json and model.safetensors, which transformers loads.
 
     folder           new, or without a model
     theta            (P,)  float  in the layout of shapes(cfg)
     expert_capacity  slots of an expert for one sequence, which transformers has in place of a capacity factor
+    bytes            whether ids are bytes as in data.tokenizer: then the configuration says so
 
     Raises ValueError where the format cannot hold the model, or the folder holds one; OSError where it cannot be written.
     """
-    folder, config, layout = Path(folder), hf_config.write(cfg, expert_capacity), shapes(cfg)
+    folder, config, layout = Path(folder), hf_config.write(cfg, expert_capacity, bytes), shapes(cfg)
     for name in (hf_config.NAME, MODEL, INDEX, checkpoint.NAME):
         if (folder / name).exists():
             raise ValueError(f"{folder} holds a {name}; expected a new folder, or one without a model")

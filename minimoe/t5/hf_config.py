@@ -23,7 +23,7 @@ INTEGERS = {
     "n_heads": ("num_heads", 1, MOST, None),
     "n_layers": ("num_layers", 1, 1000, None),
     "n_experts": ("num_experts", 1, MOST, None),
-    "n_buckets": ("relative_attention_num_buckets", 4, MOST, 32),
+    "n_buckets": ("relative_attention_num_buckets", 4, 1024, 32),
     "max_distance": ("relative_attention_max_distance", 3, MOST, 128),
 }
 FIXED = {"dense_act_fn": "relu", "router_bias": False, "layer_norm_epsilon": 1e-6, "is_encoder_decoder": True}
@@ -104,7 +104,7 @@ def read(folder):
     return cfg, dict(expert_capacity=keys.integer("expert_capacity", 1, 1 << 40, default=64), bytes=ours is not None)
 
 
-def write(cfg, expert_capacity):
+def write(cfg, expert_capacity, bytes=True):
     """What `read` reads, as a dict for JSON.
 
     Both of transformers' keys for sparse blocks are written, their number and the step, so that every step can be held.
@@ -125,4 +125,4 @@ def write(cfg, expert_capacity):
         d_kv=widths(cfg)[0] // cfg.n_heads, d_ff=widths(cfg)[1], num_decoder_layers=cfg.n_decoder_layers,
         expert_capacity=expert_capacity, router_jitter_noise=cfg.jitter, tie_word_embeddings=cfg.tie == "all",
         pad_token_id=cfg.start_id, decoder_start_token_id=cfg.start_id, eos_token_id=cfg.eos_id)
-    return config | ({OURS: "bytes"} if (cfg.start_id, cfg.eos_id) == (tokenizer.PAD, tokenizer.EOS) else {})
+    return config | ({OURS: "bytes"} if bytes and (cfg.start_id, cfg.eos_id) == (tokenizer.PAD, tokenizer.EOS) else {})

@@ -12,9 +12,9 @@ from . import task
 from .adafactor import ADAFACTOR
 from .config import FineTune, Pairs, Spans, T5, Train
 from .pairs import open_pairs
-from .shapes import shapes
+from .shapes import is_sparse, shapes
 from .stream import open_spans
-from .vocabulary import open_vocabulary
+from .vocabulary import PIECES, open_vocabulary
 
 OPTIMIZERS = dict(adam=ADAM, adafactor=ADAFACTOR)
 
@@ -31,12 +31,14 @@ def describe_decoder(configs):
 
 
 def describe_t5(configs):
-    """Its parameters: all, and those that work on one sequence's bytes, of which a byte meets k experts a sparse block."""
+    """Its parameters: all, and those that work where a byte meets k experts in each sparse block; and where it is sparse."""
     cfg = configs["model"]
     layout = shapes(cfg)
     experts = sum(math.prod(w.shape) for _, w in leaves(layout) if w.per_expert)
     active = size(layout) - experts + experts * ROUTERS[cfg.router].k // cfg.n_experts
-    return f"{size(layout):,} parameters, {active:,} active for a pair of bytes in and out"
+    L, Ld = cfg.n_layers, cfg.n_decoder_layers
+    sparse = sum(is_sparse(cfg, stack, i) for stack, n in (("encoder", L), ("decoder", Ld)) for i in range(n))
+    return (f"{size(layout):,} parameters, {active:,} active for a pair of bytes in and out; experts in {sparse} of {L + Ld} blocks")
 
 
 def t5_task(configs):
@@ -44,19 +46,40 @@ def t5_task(configs):
     return task.task(configs["model"], configs["train"])
 
 
+def vocabulary_of(configs, folder):
+    """The vocabulary of a configuration, as open_vocabulary takes it: a run keeps its SentencePiece model beside its checkpoint."""
+    name = getattr(configs["data"], "vocabulary", "bytes")
+    return str(folder / PIECES) if name not in ("bytes", "ids") and (folder / PIECES).exists() else name
+
+
+def pairs_of(configs, folder):
+    """The pairs that a configuration names, in its vocabulary."""
+    cfg = configs["model"]
+    vocabulary = open_vocabulary(vocabulary_of(configs, folder), cfg)
+    return open_pairs(configs["data"], cfg.eos_id, cfg.start_id, vocabulary.ids, vocabulary.digest)
+
+
 LM = Kind("lm", config.GROUPS, lambda configs: model.task(configs["model"]),
-          lambda configs: open_corpus(configs["data"].data, configs["data"].seq_len), optimizer, describe_decoder, "byte")
+          lambda configs, folder: open_corpus(configs["data"].data, configs["data"].seq_len), optimizer, describe_decoder, "byte")
 SPANS = Kind("t5", dict(model=T5, train=Train, data=Spans), t5_task,
-             lambda configs: open_spans(configs["data"], configs["model"].vocab_size, configs["model"].eos_id,
+             lambda configs, folder: open_spans(configs["data"], configs["model"].vocab_size, configs["model"].eos_id,
                                         configs["model"].start_id), optimizer, describe_t5, "target")
 PAIRS = Kind("t5-pairs", dict(model=T5, train=FineTune, data=Pairs), t5_task,
-             lambda configs: open_pairs(configs["data"], configs["model"].eos_id, configs["model"].start_id,
-                                        open_vocabulary(configs["data"].vocabulary, configs["model"]).ids), optimizer,
-             describe_t5, "target")
+             pairs_of, optimizer, describe_t5, "target")
 KINDS = (LM, SPANS, PAIRS)
 
-T5_TRAINING = dict(optimizer="adafactor", schedule="constant", clip=math.inf, lr=0.02, warmup=1000, batch_size=16, seq_len=128)
+# T5's schedule, shorter and with twice its rate, as toys learn best: T5 has 0.01 for 10,000 steps (0.001 throughout in fine-tuning)
+ADAFACTORS = dict(optimizer="adafactor", schedule="constant", clip=math.inf, lr=0.02, warmup=1000)
+T5_START = dict(batch_size=16, seq_len=128)
 PRESETS = {name: (LM, options) for name, options in config.PRESETS.items()} | {
-    "switch-t5": (SPANS, T5_TRAINING),
-    "t5": (SPANS, T5_TRAINING | dict(sparse_step=0, decoder_sparse_step=0)),
+    "switch-t5": (SPANS, T5_START),
+    "t5": (SPANS, T5_START | dict(sparse_step=0, decoder_sparse_step=0)),
 }
+
+
+def start_of(kind, options, optimizer):
+    """Where a run's options start from: a preset's, and, for an encoder-decoder, those that go with its optimizer.
+
+    optimizer  its name, or None where none is named
+    """
+    return options | (ADAFACTORS if kind is not LM and optimizer in (None, "adafactor") else {})

@@ -36,9 +36,10 @@ def sizes(cfg, batch):
             if stack == "decoder":
                 found[stack, i, "cross weights"], found[stack, i, "cross"] = (B, H, T, Tx), (B, T, D)
             found[stack, i, "ffn"] = B, T, D
-            found[stack, i, "hidden"] = B, T, F
             if is_sparse(cfg, stack, i):
                 found[stack, i, "jitter"], found[stack, i, "hidden"] = (B * T, D), (cfg.n_experts * C, F)
+            else:
+                found[stack, i, "hidden"] = B, T, F
     return found
 
 

@@ -88,12 +88,13 @@ def padded(texts, eos, pad):
     return ids, (np.arange(T) <= np.array([[len(text)] for text in texts])).astype(np.int64)
 
 
-def open_pairs(data, eos, pad, encode=tokenizer.encode):
+def open_pairs(data, eos, pad, encode=tokenizer.encode, vocabulary="bytes"):
     """The pairs of a task.
 
     data      config.Pairs
     eos, pad  int       ids of the end and of padding
     encode    function  text -> ids; bytes, or what a vocabulary says
+    vocabulary  str     what it is, for the digest
 
     Raises ValueError for what cannot be used, naming it and what was expected.
     """
@@ -101,7 +102,7 @@ def open_pairs(data, eos, pad, encode=tokenizer.encode):
         held_out = distinct(TASKS[data.task](HELD_OUT_KEY), data.held_out, set())
         train, notes = distinct(TASKS[data.task](TRAIN_KEY), data.n_pairs, {source for source, _ in held_out}), ()
     else:
-        pairs, notes = read_pairs(data.task)
+        pairs, notes = read_pairs(data.task, encode)
         n = min(max(len(pairs) // 10, 1), data.held_out)
         train, held_out = pairs[:-n], pairs[-n:]
         known = {source for source, _ in train}
@@ -110,7 +111,7 @@ def open_pairs(data, eos, pad, encode=tokenizer.encode):
             notes += (f"Held-out inputs that are among those to learn from, too: {known} of {n}.",)
     targets = [tokenizer.encode(target) for _, target in held_out]
     return PairCorpus(train, held_out, eos, pad, encode, (data.task,), files.bytes_per_character(targets),
-                      digest((train, held_out), eos, pad), notes)
+                      digest((train, held_out), eos, pad, vocabulary), notes)
 
 
 def distinct(pairs, n, known):
@@ -124,9 +125,9 @@ def distinct(pairs, n, known):
                 return found
 
 
-def digest(parts, eos, pad):
-    """The sha256, in hex, of lists of pairs and of the ids that close and fill them."""
-    hashed = hashlib.sha256(f"{eos} {pad}".encode())
+def digest(parts, eos, pad, vocabulary):
+    """The sha256, in hex, of lists of pairs, of the ids that close and fill them, and of what makes ids of them."""
+    hashed = hashlib.sha256(f"{eos} {pad} {vocabulary}".encode())
     for part in parts:
         hashed.update(b"\n")
         for pair in part:
@@ -134,20 +135,20 @@ def digest(parts, eos, pad):
     return hashed.hexdigest()
 
 
-def read_pairs(path):
+def read_pairs(path, encode):
     """The pairs of a file, one a line, input<TAB>target: a list of (str, str), and sentences on what was done to the file.
 
     Raises ValueError for a file that cannot be read, and for the first line that is no pair, naming its number.
     """
     text, note = files.open_text(path)
     lines = text.tobytes().rstrip(b"\r\n").split(b"\n")
-    pairs = [pair_of(line.removesuffix(b"\r"), path, number) for number, line in enumerate(lines, 1)]
+    pairs = [pair_of(line.removesuffix(b"\r"), path, number, encode) for number, line in enumerate(lines, 1)]
     if len(pairs) < 2:
         raise ValueError(f"{path} has one pair; expected at least 2: one to learn from, one to hold out")
     return pairs, (note,) if note else ()
 
 
-def pair_of(line, path, number):
+def pair_of(line, path, number, encode):
     """The input and the target of a line of a file.   Raises ValueError"""
     def refuse(found, expected="input<TAB>target"):
         raise ValueError(f"{path}, line {number} {found}; expected {expected}") from None
@@ -161,6 +162,12 @@ def pair_of(line, path, number):
         if len(side) > LONGEST:
             refuse(f"has {len(side)} bytes of {name}", f"at most {LONGEST}")
     try:
-        return tuple(side.decode("utf-8") for side in sides)
+        texts = tuple(side.decode("utf-8") for side in sides)
     except UnicodeDecodeError as error:
         refuse(f"has the byte 0x{error.object[error.start]:02x}, which is no UTF-8 there", "text in UTF-8")
+    try:
+        for text in texts:
+            encode(text)                                    # here, not in the middle of training
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: {error}") from None
+    return texts

@@ -26,6 +26,8 @@ def stream(p, cfg, vocabulary, prompt, most, choose):
         if len(text) > len(said):
             yield text[len(said):], seen
             said = text
+    if len(vocabulary.text(ids)) > len(said):                                 # a character that was never completed
+        yield vocabulary.text(ids)[len(said):], seen
 
 
 def chooser(temperature, top_k, top_p, seed):

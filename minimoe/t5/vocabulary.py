@@ -2,6 +2,7 @@
 
 In all of them <extra_id_0>, <extra_id_1>, ... stand for the sentinels, as in T5's own tokenizer.
 """
+import hashlib
 import re
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -19,13 +20,15 @@ class Vocabulary(NamedTuple):
     decode: Callable            # ids without sentinels -> text
     last: int                   # id of sentinel 0; the others count down from it
     first: int                  # ids from here to `last` are sentinels
+    digest: str                 # what it is: a run goes on with no other
 
     def ids(self, text):
         """The ids of a text, sentinels included, without an end.   Raises ValueError where a sentinel has no id"""
         found = []
         for n, piece in enumerate(SENTINEL.split(text)):
             if n % 2 and int(piece) > self.last - self.first:
-                raise ValueError(f"there is no <extra_id_{piece}>; expected 0 to {self.last - self.first}")
+                n = self.last - self.first
+                raise ValueError(f"there is no <extra_id_{piece}>; expected " + (f"0 to {n}" if n >= 0 else "none of them here"))
             found += [self.last - int(piece)] if n % 2 else self.encode(piece)
         return found
 
@@ -42,8 +45,11 @@ class Vocabulary(NamedTuple):
 
 
 def of_bytes(cfg):
-    """Bytes, with what is left behind padding and end as sentinels."""
-    return Vocabulary(lambda text: tokenizer.encode(text).tolist(), tokenizer.decode, cfg.vocab_size - 1, tokenizer.VOCAB_SIZE)
+    """Bytes, with what is left behind padding and end as sentinels.   Raises ValueError where the model's ids are none"""
+    if (cfg.start_id, cfg.eos_id) != (tokenizer.PAD, tokenizer.EOS):
+        raise ValueError(f"the vocabulary is bytes, for a model whose start and end are the ids {cfg.start_id} and {cfg.eos_id}; "
+                         f"expected {tokenizer.PAD} and {tokenizer.EOS}, or a SentencePiece model")
+    return Vocabulary(lambda text: tokenizer.encode(text).tolist(), tokenizer.decode, cfg.vocab_size - 1, tokenizer.VOCAB_SIZE, "bytes")
 
 
 def of_numbers(cfg):
@@ -52,11 +58,11 @@ def of_numbers(cfg):
         words = text.split()
         bad = next((w for w in words if not w.isdecimal() or len(w) > 9 or int(w) >= cfg.vocab_size), None)
         if bad:
-            raise ValueError(f"the prompt has {bad!r}; expected numbers below {cfg.vocab_size}: there is no {PIECES} beside the "
+            raise ValueError(f"the text has {bad!r}; expected numbers below {cfg.vocab_size}: there is no {PIECES} beside the "
                              "checkpoint that would make ids of words")
         return [int(w) for w in words]
 
-    return Vocabulary(encode, lambda ids: " ".join(map(str, ids)), cfg.vocab_size - 1, cfg.vocab_size)
+    return Vocabulary(encode, lambda ids: " ".join(map(str, ids)), cfg.vocab_size - 1, cfg.vocab_size, "ids")
 
 
 def of_pieces(path, cfg):
@@ -69,7 +75,8 @@ def of_pieces(path, cfg):
     except ImportError:
         raise ValueError(f"{path} needs the package sentencepiece; expected it to be installed: pip install sentencepiece") from None
     try:
-        model = sentencepiece.SentencePieceProcessor(model_proto=Path(path).read_bytes())
+        whole = Path(path).read_bytes()
+        model = sentencepiece.SentencePieceProcessor(model_proto=whole)
         n = model.get_piece_size()
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error}); expected a SentencePiece model") from None
@@ -77,9 +84,14 @@ def of_pieces(path, cfg):
         raise ValueError(f"{path} is damaged or no SentencePiece model ({str(error).splitlines()[0]})") from None
     if n > cfg.vocab_size:
         raise ValueError(f"{path} has {n} pieces; expected {cfg.vocab_size} at most, the checkpoint's vocabulary")
+    for name, i in ("start", cfg.start_id), ("end", cfg.eos_id):
+        ordinary = i < n and not (model.is_control(i) or model.is_unknown(i) or model.is_unused(i))
+        if ordinary or name == "end" and model.eos_id() not in (-1, i):
+            raise ValueError(f"{path} has an end {model.eos_id()}, and the id {i} is {model.id_to_piece(i) if i < n else 'none'!r}; "
+                             f"expected the model's {name} there")
     extra = min(EXTRA, cfg.vocab_size - n)
     return Vocabulary(lambda text: model.encode(text) if text else [], lambda ids: model.decode([i for i in ids if i < n]),
-                      n + extra - 1, n)
+                      n + extra - 1, n, hashlib.sha256(whole).hexdigest())
 
 
 def open_vocabulary(path, cfg):
