@@ -3,6 +3,7 @@
 In all of them <extra_id_0>, <extra_id_1>, ... stand for the sentinels, as in T5's own tokenizer.
 """
 import hashlib
+import itertools
 import re
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -34,14 +35,10 @@ class Vocabulary(NamedTuple):
 
     def text(self, ids):
         """The text of ids, sentinels included."""
-        found, run = [], []
-        for i in [*ids, self.last]:
-            if self.first <= i <= self.last:
-                found += [self.decode(run), f"<extra_id_{self.last - i}>"]
-                run = []
-            else:
-                run.append(i)
-        return "".join(found[:-1])
+        found = []
+        for sentinel, run in itertools.groupby(ids, lambda i: self.first <= i <= self.last):
+            found += [f"<extra_id_{self.last - i}>" for i in run] if sentinel else [self.decode(list(run))]
+        return "".join(found)
 
 
 def of_bytes(cfg):
