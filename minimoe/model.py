@@ -21,12 +21,12 @@ def is_sparse(cfg, i):
     return cfg.sparse != "none" and i % 2 == ("first", "second").index(cfg.sparse)
 
 
-def ffn_shapes(cfg, i):
-    """Norm and matrices of the feed-forward of block i: experts, GEGLU (W, V, O) or ReLU (W1, W2)."""
+def ffn_shapes(cfg, sparse):
+    """Norm and matrices of a block's feed-forward: experts where it is sparse, else GEGLU (W, V, O) or ReLU (W1, W2)."""
     D, F, E = cfg.d_model, cfg.d_ff or 4 * cfg.d_model, cfg.n_experts
     into, out = (cfg.init_scale / D) ** 0.5, (cfg.init_scale / F) ** 0.5
     norm = Weight((D,), "ones")
-    if is_sparse(cfg, i):
+    if sparse:
         return dict(norm=norm, router=Weight((D, E), "normal", 0.02), W1=Weight((E, D, F), "truncated", into, True),
                     W2=Weight((E, F, D), "truncated", out, True))
     if cfg.ffn == "geglu":
@@ -40,7 +40,8 @@ def shapes(cfg):
     D, tables = cfg.d_model, cfg.n_layers if cfg.position == "layer" else 1
     return dict(embedding=Weight((cfg.vocab_size, D), "normal", 1.0),
                 position={i: Weight((cfg.n_buckets, cfg.n_heads), "normal", 0.02) for i in range(tables)},
-                blocks={i: dict(attention=attention.shapes(cfg), ffn=ffn_shapes(cfg, i)) for i in range(cfg.n_layers)},
+                blocks={i: dict(attention=attention.shapes(cfg), ffn=ffn_shapes(cfg, is_sparse(cfg, i)))
+                        for i in range(cfg.n_layers)},
                 norm=Weight((D,), "ones"))
 
 

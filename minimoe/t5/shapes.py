@@ -2,6 +2,7 @@
 
 D model width   F feed-forward width   H heads   K head width   A = H*K   E experts   V vocabulary
 """
+from ..model import ffn_shapes
 from ..params import Weight
 
 
@@ -25,20 +26,6 @@ def attention_shapes(cfg):
                 Wv=Weight((D, A), "truncated", into), Wo=Weight((A, D), "truncated", out))
 
 
-def ffn_shapes(cfg, stack, i):
-    """Norm and matrices: experts, GEGLU (W, V, O) or ReLU (W1, W2)."""
-    D, E, (_, F) = cfg.d_model, cfg.n_experts, widths(cfg)
-    into, out = (cfg.init_scale / D) ** 0.5, (cfg.init_scale / F) ** 0.5
-    norm = Weight((D,), "ones")
-    if is_sparse(cfg, stack, i):
-        return dict(norm=norm, router=Weight((D, E), "normal", 0.02), W1=Weight((E, D, F), "truncated", into, True),
-                    W2=Weight((E, F, D), "truncated", out, True))
-    if cfg.ffn == "geglu":
-        return dict(norm=norm, W=Weight((D, F), "truncated", into), V=Weight((D, F), "truncated", into),
-                    O=Weight((F, D), "truncated", out))
-    return dict(norm=norm, W1=Weight((D, F), "truncated", into), W2=Weight((F, D), "truncated", out))
-
-
 def shapes(cfg):
     """Every parameter, by name.
 
@@ -52,7 +39,7 @@ def shapes(cfg):
 
     def block(stack, i):
         cross = dict(cross=attention_shapes(cfg)) if stack == "decoder" else {}
-        return dict(attention=attention_shapes(cfg)) | cross | dict(ffn=ffn_shapes(cfg, stack, i))
+        return dict(attention=attention_shapes(cfg)) | cross | dict(ffn=ffn_shapes(cfg, is_sparse(cfg, stack, i)))
 
     def of_stack(stack, n):
         own = dict(embedding=table) if cfg.tie == "none" else {}
