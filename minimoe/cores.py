@@ -21,7 +21,7 @@ except ImportError:             # the grader runs on NumPy alone: then everythin
     threadpoolctl = None
 
 PIECE = 1 << 20                 # bytes of the first cut argument in one piece of `split`: what it makes fits the cache
-LEAST = 1 << 17                 # bytes of it that are worth a thread of their own
+LEAST = 1 << 16                 # bytes of it that are worth a thread of their own
 GROUPS = 2                      # of pieces, for each thread: the gradients of a group are added up as they come
 LINE = 1 << 17                  # numbers of each vector in one piece of `fuse`
 
