@@ -94,7 +94,8 @@ def survey(folder):
         expect_shape(found, name, shape)
         extras.remove(name)
     if extras:
-        raise ValueError(f"{min(extras)} is in the file, of shape {found[min(extras)].shape}; {hf_config.NAME} has no place for it")
+        raise ValueError(f"{min(extras)} is in the file, of shape {found[min(extras)].shape}; expected no such tensor for this "
+                         f"{hf_config.NAME}")
     return cfg, extra, found
 
 

@@ -38,7 +38,7 @@ def describe_t5(configs):
     active = size(layout) - experts + experts * ROUTERS[cfg.router].k // cfg.n_experts
     L, Ld = cfg.n_layers, cfg.n_decoder_layers
     sparse = sum(is_sparse(cfg, stack, i) for stack, n in (("encoder", L), ("decoder", Ld)) for i in range(n))
-    return (f"{size(layout):,} parameters, {active:,} active for a pair of bytes in and out; experts in {sparse} of {L + Ld} blocks")
+    return f"{size(layout):,} parameters, {active:,} active for a pair of bytes in and out; experts in {sparse} of {L + Ld} blocks"
 
 
 def t5_task(configs):
@@ -52,6 +52,12 @@ def vocabulary_of(configs, folder):
     return str(folder / PIECES) if name not in ("bytes", "ids") and (folder / PIECES).exists() else name
 
 
+def spans_of(configs, folder):
+    """The corrupted spans of the texts that a configuration names."""
+    cfg = configs["model"]
+    return open_spans(configs["data"], cfg.vocab_size, cfg.eos_id, cfg.start_id)
+
+
 def pairs_of(configs, folder):
     """The pairs that a configuration names, in its vocabulary."""
     cfg = configs["model"]
@@ -61,11 +67,8 @@ def pairs_of(configs, folder):
 
 LM = Kind("lm", config.GROUPS, lambda configs: model.task(configs["model"]),
           lambda configs, folder: open_corpus(configs["data"].data, configs["data"].seq_len), optimizer, describe_decoder, "byte")
-SPANS = Kind("t5", dict(model=T5, train=Train, data=Spans), t5_task,
-             lambda configs, folder: open_spans(configs["data"], configs["model"].vocab_size, configs["model"].eos_id,
-                                        configs["model"].start_id), optimizer, describe_t5, "target")
-PAIRS = Kind("t5-pairs", dict(model=T5, train=FineTune, data=Pairs), t5_task,
-             pairs_of, optimizer, describe_t5, "target")
+SPANS = Kind("t5", dict(model=T5, train=Train, data=Spans), t5_task, spans_of, optimizer, describe_t5, "target")
+PAIRS = Kind("t5-pairs", dict(model=T5, train=FineTune, data=Pairs), t5_task, pairs_of, optimizer, describe_t5, "target")
 KINDS = (LM, SPANS, PAIRS)
 
 # T5's schedule, shorter and with twice its rate, as toys learn best: T5 has 0.01 for 10,000 steps (0.001 throughout in fine-tuning)
