@@ -9,7 +9,7 @@ import pytest
 
 import sample
 import train
-from minimoe import checkpoint, run
+from minimoe import checkpoint
 from minimoe.t5 import export, finetune, kinds
 
 from .commands import BACKEND, ROOT, TEXT, as_before, assert_refused, call, load, metrics, not_strict, text  # noqa: F401

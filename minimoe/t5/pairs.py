@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data import files, tokenizer
-from .config import Pairs
 from .toy_tasks import TASKS
 
 LONGEST = 1023                  # bytes of a side: 1024 ids with its eos; attention takes their square in memory
