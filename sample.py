@@ -1,13 +1,14 @@
 """Let a trained model write: python sample.py --help"""
 import sys
+from pathlib import Path
 
 from minimoe import backend, checkpoint, command, config
-from minimoe.backend import host, xp
+from minimoe.backend import host
 from minimoe.data import tokenizer
 from minimoe.generate import generate
 from minimoe.params import views
 from minimoe.t5 import show
-from minimoe.t5.checkpoints import expect_model, is_foreign, opened
+from minimoe.t5.checkpoints import check_finite, expect_model, foreign, is_foreign, of_run
 from minimoe.t5.kinds import KINDS, LM
 from minimoe.t5.shapes import is_sparse, shapes
 from minimoe.t5.vocabulary import open_vocabulary
@@ -92,8 +93,7 @@ def write_on(given, configs, theta, layout):
     cfg = configs["model"]
     config.expect(given.beam is None, "beam", given.beam, "none: the checkpoint is a decoder's, which has no answers to search for")
     check_experts(given, cfg.sparse != "none")
-    if not xp.isfinite(theta).all():
-        raise ValueError(f"{given.checkpoint} holds parameters that are not finite; expected a run that did not diverge")
+    check_finite(given.checkpoint, theta)
     temperature = 0.8 if given.temperature is None else given.temperature
     tokens = generate(views(theta, layout), cfg, tokenizer.encode("\n" + given.prompt), given.tokens, temperature, given.top_k,
                       given.top_p, given.seed, configs["data"].seq_len, forbidden=range(tokenizer.PAD, cfg.vocab_size))
@@ -101,9 +101,9 @@ def write_on(given, configs, theta, layout):
     say(characters(tokens), cfg.n_experts if given.experts else 0)
 
 
-def answer(given):
-    """An encoder-decoder answers the prompt."""
-    cfg, theta, vocabulary, _ = opened(given.checkpoint, command.note)
+def answer(given, model):
+    """An encoder-decoder, as checkpoints.Opened, answers the prompt."""
+    cfg, theta, vocabulary, _ = model
     p, vocabulary = views(theta, shapes(cfg)), open_vocabulary(vocabulary, cfg)
     check_experts(given, any(is_sparse(cfg, "decoder", i) for i in range(cfg.n_decoder_layers)))
     if given.beam is None:
@@ -120,11 +120,11 @@ def work(argv):
     backend.use(given.backend)
     expect_model(given.checkpoint)
     if is_foreign(given.checkpoint):
-        return answer(given)
+        return answer(given, foreign(Path(given.checkpoint), command.note))
     kind, state, configs, _ = checkpoint.load(given.checkpoint, KINDS)
     if kind is LM:
         return write_on(given, configs, state.theta, kind.task(configs).shapes)
-    return answer(given)
+    return answer(given, of_run(Path(given.checkpoint), state, configs))
 
 
 def main(argv=None):

@@ -26,8 +26,7 @@ def options(argv):
 
 def begin(kind, start, given):
     """A new run: kind, configs, corpus, state."""
-    if "steps" in given and given.get("minutes"):
-        raise ValueError(f"--minutes is {given['minutes']} beside --steps {given['steps']}; expected one of them")
+    run.check_length(given)
     configs = config.from_options(start | given, kind.groups)
     return kind, *run.begin(kind, configs, run.folder_of(given))
 

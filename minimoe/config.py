@@ -39,6 +39,16 @@ def check_at_least(config, least, *names, most=math.inf):
         expect(least <= value < math.inf, name, value, f"{kind}, {least} or more")
 
 
+def check_ranges(model, *positive):
+    """Raises ValueError where a named field of a model is not above 0, or its noise or its distances make no sense."""
+    check_at_least(model, 0.0, "jitter")
+    expect(model.jitter < 1, "jitter", model.jitter, "a number below 1")
+    expect(model.n_buckets // 2 < model.max_distance <= MOST, "max_distance", model.max_distance,
+           f"more than half of --n-buckets {model.n_buckets}, {MOST} at most")
+    for name in positive:
+        expect(0 < getattr(model, name) < math.inf, name, getattr(model, name), "a finite number above 0")
+
+
 @dataclass(frozen=True)
 class Model:
     """What the parameters mean: a checkpoint holds it, and nothing of it may change later.
@@ -69,19 +79,13 @@ class Model:
         check_at_least(self, 0, "d_ff", most=MOST)
         check_at_least(self, 2, "n_buckets", most=1024)
         check_at_least(self, 258, "vocab_size", most=MOST)                    # the bytes, padding, end
-        check_at_least(self, 0.0, "jitter")
         expect(self.d_model % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of --d-model {self.d_model}")
         k = 1 if self.router == "switch" else 2
         expect(self.sparse == "none" or self.n_experts >= k, "n_experts", self.n_experts,
                f"{k} or more: --router {self.router} sends each token to {k}")
         expect(self.sparse != "second" or self.n_layers >= 2, "n_layers", self.n_layers,
                "2 or more: --sparse second makes every second block sparse")
-        expect(0 < self.capacity_factor < math.inf, "capacity_factor", self.capacity_factor, "a finite number above 0")
-        expect(self.jitter < 1, "jitter", self.jitter, "a number below 1")
-        expect(self.n_buckets // 2 < self.max_distance <= MOST, "max_distance", self.max_distance,
-               f"more than half of --n-buckets {self.n_buckets}, {MOST} at most")
-        for name in ("bias_scale", "init_scale"):
-            expect(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
+        check_ranges(self, "capacity_factor", "bias_scale", "init_scale")
 
 
 ADAMS_OWN = dict(beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)

@@ -148,6 +148,12 @@ def guarded(folder, work, *args):
                          "what was saved before is whole") from None
 
 
+def check_length(given):
+    """Raises ValueError where a run is given two lengths."""
+    if "steps" in given and given.get("minutes"):
+        raise ValueError(f"--minutes is {given['minutes']} beside --steps {given['steps']}; expected one of them")
+
+
 def folder_of(given):
     """--out as a path.   Raises ValueError where it is empty"""
     config.expect(given["out"], "out", "empty", "a folder")

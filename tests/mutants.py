@@ -292,7 +292,7 @@ MUTANTS = [
       "test_t5_model::test_targets_are_shifted_behind_the_start_in_each_segment"),
     M("the tied embedding does not learn from the head", "t5.model.encoder_decoder", 'dp["embedding"] += dW', "pass",
       "test_t5_model::test_gradients_of_the_logits_agree_with_differences[switch]"),
-    M("a tied head that is not divided by the root of the width *", "t5.model.encoder_decoder",
+    M("a tied head that is not divided by the root of the width *", "t5.model.logits_of",
       'cfg.d_model**-0.5 if "head" not in p else 1.0', "1.0",
       "test_t5_model::test_a_tied_head_is_the_embedding_over_the_root_of_the_width"),
     M("evaluation has a capacity limit *", "t5.task.t5_loss", "noise is not None)", "True)", "test_t5_model::test_evaluation_drops_nothing"),

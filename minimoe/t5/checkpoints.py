@@ -38,18 +38,31 @@ def opened(folder, say):
     Raises ValueError where there is none, or its parameters are not finite.
     """
     expect_model(folder)
-    folder = Path(folder)
     if is_foreign(folder):
-        n, memory = hf.need(folder)
-        say(f"{folder}: {n:,} parameters, {memory / 1e6:,.1f} MB of memory")
-        cfg, theta, extra = hf.load(folder)
-        pieces = str(folder / PIECES) if (folder / PIECES).exists() else "ids"
-        found = Opened(cfg, theta, "bytes" if extra["bytes"] else pieces, extra["expert_capacity"])
-    else:
-        kind, state, configs, _ = checkpoint.load(folder, KINDS)
-        if kind not in (SPANS, PAIRS):
-            raise ValueError(f"{folder} holds a decoder alone; expected an encoder-decoder, as train.py --preset switch-t5 makes one")
-        found = Opened(configs["model"], state.theta, vocabulary_of(configs, folder), 64)
-    if not xp.isfinite(found.theta).all():
+        return foreign(Path(folder), say)
+    kind, state, configs, _ = checkpoint.load(folder, KINDS)
+    if kind not in (SPANS, PAIRS):
+        raise ValueError(f"{folder} holds a decoder alone; expected an encoder-decoder, as train.py --preset switch-t5 makes one")
+    return of_run(Path(folder), state, configs)
+
+
+def foreign(folder, say):
+    """The model of a directory of SwitchTransformers; say, and what it raises, as in `opened`."""
+    n, memory = hf.need(folder)
+    say(f"{folder}: {n:,} parameters, {memory / 1e6:,.1f} MB of memory")
+    cfg, theta, extra = hf.load(folder)
+    pieces = str(folder / PIECES) if (folder / PIECES).exists() else "ids"
+    check_finite(folder, theta)
+    return Opened(cfg, theta, "bytes" if extra["bytes"] else pieces, extra["expert_capacity"])
+
+
+def of_run(folder, state, configs):
+    """The encoder-decoder of a run that checkpoint.load has read.   Raises ValueError where its parameters are not finite"""
+    check_finite(folder, state.theta)
+    return Opened(configs["model"], state.theta, vocabulary_of(configs, folder), 64)
+
+
+def check_finite(folder, theta):
+    """Raises ValueError where parameters are not finite."""
+    if not xp.isfinite(theta).all():
         raise ValueError(f"{folder} holds parameters that are not finite; expected a run that did not diverge")
-    return found

@@ -3,7 +3,7 @@ import math
 from dataclasses import dataclass
 
 from .. import config
-from ..config import MOST, check_at_least, check_choices, expect, opt
+from ..config import MOST, check_at_least, check_choices, check_ranges, expect, opt
 from ..data import tokenizer
 
 SENTINELS = 100                 # as T5 has; with bytes they are the ids behind padding and end
@@ -40,17 +40,13 @@ class T5:
         check_at_least(self, 0, "d_kv", "d_ff", "sparse_step", "decoder_sparse_step", most=MOST)
         check_at_least(self, 4, "n_buckets", most=1024)
         check_at_least(self, 2, "vocab_size", most=MOST)
-        check_at_least(self, 0.0, "jitter")
         expect(self.d_kv or self.d_model % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of --d-model {self.d_model}")
         k = 1 if self.router == "switch" else 2
         expect(self.n_experts >= k, "n_experts", self.n_experts, f"{k} or more: --router {self.router} sends each token to {k}")
-        expect(0 < self.capacity_factor < math.inf, "capacity_factor", self.capacity_factor, "a finite number above 0")
-        expect(self.jitter < 1, "jitter", self.jitter, "a number below 1")
-        expect(self.n_buckets // 2 < self.max_distance <= MOST, "max_distance", self.max_distance,
-               f"more than half of --n-buckets {self.n_buckets}, {MOST} at most")
-        expect(0 < self.init_scale < math.inf, "init_scale", self.init_scale, "a finite number above 0")
+        check_ranges(self, "capacity_factor", "init_scale")
         for name in ("start_id", "eos_id"):
-            expect(0 <= getattr(self, name) < self.vocab_size, name, getattr(self, name), f"an id below --vocab-size {self.vocab_size}")
+            expect(0 <= getattr(self, name) < self.vocab_size, name, getattr(self, name),
+                   f"an id below --vocab-size {self.vocab_size}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ..generate import cached_attention
 from ..ops import linear, rms_norm
 from ..router import ROUTERS
 from .layers import attend, visible
-from .model import embedded, encoder, end, feed_forward, head, tables
+from .model import embedded, encoder, end, feed_forward, logits_of, tables
 from .noise import Noise
 
 
@@ -72,7 +72,7 @@ def decode_step(p, cfg, ids, memory):
         (x, _, _, s), _ = feed_forward(x, block["ffn"], ("decoder", i), unlimited(cfg), None, Noise({}))
         seen |= s
     y, _ = end(x, stack["norm"], None, 0.0)
-    logits, _ = head(y, tables(p)[2], cfg.d_model**-0.5 if "head" not in p else 1.0)
+    logits, _ = logits_of(y, p, cfg)
     return logits, memory._replace(past=past), seen
 
 

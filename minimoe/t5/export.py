@@ -16,10 +16,12 @@ def work(argv):
     """Everything between the command line and the exit code."""
     parser = command.Parser(PROGRAM, "Write an encoder-decoder as a directory that transformers loads, with config.json and "
                             "model.safetensors, and its SentencePiece model if it has one.")
-    parser.add_argument("--checkpoint", default="run", metavar="DIR", help="the --out folder of train.py or of minimoe.t5.finetune [run]")
+    parser.add_argument("--checkpoint", default="run", metavar="DIR",
+                        help="the --out folder of train.py or of minimoe.t5.finetune [run]")
     parser.add_argument("--out", required=True, metavar="DIR", help="the new directory")
     parser.add_argument("--expert-capacity", type=int, metavar="N",
-                        help="slots of an expert for one sequence, which stand there for a capacity factor [64, or what it came with]")
+                        help="slots of an expert for one sequence, which stand there for a capacity factor "
+                             "[64, or what it came with]")
     given = parser.parse_args(argv)
     if given.expert_capacity is not None:
         config.check_at_least(given, 1, "expert_capacity", most=1 << 40)

@@ -34,8 +34,7 @@ def options(argv):
 def begin(start, given):
     """A new run: kind, configs, corpus, state. A SentencePiece model is kept beside its checkpoint."""
     config.expect(given["init"], "init", "missing", "a folder to begin with, or --resume")
-    if "steps" in given and given.get("minutes"):
-        raise ValueError(f"--minutes is {given['minutes']} beside --steps {given['steps']}; expected one of them")
+    run.check_length(given)
     folder = run.folder_of(given)
     config.expect(not is_foreign(folder), "out", folder, "another folder: this one holds a directory of SwitchTransformers")
     cfg, theta, vocabulary, _ = opened(given["init"], command.note)

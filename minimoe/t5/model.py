@@ -123,6 +123,11 @@ def head(x, W, scale):
     return logits, backward
 
 
+def logits_of(y, p, cfg):
+    """The logits of what the decoder gives: of the tied head, scaled by D^-1/2, or of the head's own matrix.   (B, T, D) -> (B, T, V)"""
+    return head(y, tables(p)[2], cfg.d_model**-0.5 if "head" not in p else 1.0)
+
+
 def embedded(ids, W, keep, rate):
     """Dropout(W[ids]), what enters a stack.   (B, T) int, (V, D) -> (B, T, D)"""
     x, back_embedding = embedding(ids, W)
@@ -158,14 +163,14 @@ def encoder_decoder(p, cfg, batch, moe, noise):
 
     backward(dlogits, dbalance, dz) -> dp
     """
-    W_x, W_y, W_head = tables(p)
+    W_x, W_y, _ = tables(p)
     x, back_x = embedded(batch["x"], W_x, noise.at("encoder", None, "in"), noise.rate)
     (memory, balance_x, z_x, seen_x), back_encoder = encoder(p["encoder"], cfg, x, batch["x_segment"], moe["encoder"], noise)
     before = shift_right(batch["y"], batch["y_segment"], cfg.start_id)
     y, back_y = embedded(before, W_y, noise.at("decoder", None, "in"), noise.rate)
     (y, balance_y, z_y, seen_y), back_decoder = decoder(p["decoder"], cfg, y, memory, batch["y_segment"], batch["x_segment"],
                                                         moe["decoder"], noise)
-    logits, back_head = head(y, W_head, cfg.d_model**-0.5 if "head" not in p else 1.0)
+    logits, back_head = logits_of(y, p, cfg)
 
     def backward(dlogits, dbalance, dz):
         dy, dW = back_head(dlogits)

@@ -8,8 +8,6 @@ from ..generate import drawn
 from .decode import beam_search, greedy, write, written
 from .vocabulary import of_bytes
 
-ANSWER = 256                    # ids of an answer at most, where nothing else is said
-
 
 def inputs_of(ids, cfg):
     """One input with its end.   (1, Tx) int"""
@@ -44,7 +42,7 @@ def best(p, cfg, vocabulary, prompt, width, most, alpha):
     return [(score, vocabulary.text(ids)) for score, ids in found]
 
 
-def answers(p, cfg, batch, most=ANSWER):
+def answers(p, cfg, batch, most):
     """The greedy answers to a batch of inputs, as lists of ids."""
     segments = batch["x_segment"]
     return written(p, cfg, xp.asarray(batch["x"]), None if segments is None else xp.asarray(segments), most)
