@@ -9,7 +9,7 @@ from minimoe.generate import generate
 from minimoe.params import views
 from minimoe.t5 import show
 from minimoe.t5.checkpoints import check_finite, expect_model, foreign, is_foreign, of_run
-from minimoe.t5.kinds import KINDS, LM
+from minimoe.more.kinds import KINDS, LM
 from minimoe.t5.shapes import is_sparse, shapes
 from minimoe.t5.vocabulary import open_vocabulary
 

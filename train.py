@@ -6,7 +6,7 @@ from minimoe import backend, command, config, run
 from minimoe.data import tokenizer
 from minimoe.generate import generate
 from minimoe.params import views
-from minimoe.t5.kinds import LM, PRESETS, SPANS, start_of
+from minimoe.more.kinds import LM, PRESETS, SPANS, start_of
 from minimoe.t5.show import fill_in
 
 

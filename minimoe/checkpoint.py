@@ -20,6 +20,10 @@ NAME, METRICS, FORMAT = "checkpoint.npz", "metrics.jsonl", 1
 ARRAYS = ("theta", "m", "v", "applied", "skipped")
 
 
+class OtherKind(ValueError):
+    """A checkpoint of something else than what was expected."""
+
+
 def replace(path, write):
     """Write a file so that at every moment either the old one or the new one is there, whole.   write(file)
 
@@ -60,12 +64,14 @@ def load(folder, kinds):
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
             meta = json.loads(str(file["meta"]))
-        kind = {k.name: k for k in kinds}.get(meta.get("kind", "lm"))
+        kind = {k.name: k for k in kinds}.get((name := str(meta.get("kind", "lm"))))
         if kind is None:
-            raise ValueError(f"it is a run of the kind {meta['kind']!r}; expected {' or '.join(k.name for k in kinds)}")
+            raise OtherKind(f"{path} holds a run of the kind {name}; expected {' or '.join(k.name for k in kinds)}")
         configs = config.from_options({**meta["model"], **meta["train"], **meta["data"]}, kind.groups)
         shapes = kind.task(configs).shapes
         check(meta, arrays, (size(shapes), *kind.optimizer(configs).sizes(shapes)))
+    except OtherKind:
+        raise
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; expected the --out folder of a training run") from None
     except OSError as error:

@@ -10,6 +10,10 @@ MOST = 1 << 18                  # of any size: what lies beyond is a slip of the
 KINDS = {int: ((int,), "an integer"), float: ((int, float), "a number"), str: ((str,), "text"), tuple: ((tuple,), "a tuple")}
 
 
+# router.ROUTERS by name, and k, the experts that each token is sent to; from argmax on they are in more/
+EXPERTS_PER_TOKEN = {"switch": 1, "glam": 2, "glam-token": 2, "gshard": 2, "argmax": 1, "sample": 1, "input-dropout": 1, "ntlb": 1}
+
+
 def opt(default, help, *choices):
     """A field with its default, its meaning (None: it is no option), and the values it may take if they are few."""
     return dataclasses.field(default=default, metadata=dict(help=help, choices=choices or None))
@@ -63,7 +67,7 @@ class Model:
     ffn: str = opt("relu", "dense feed-forward: Switch has relu, GLaM geglu", "relu", "geglu")
     sparse: str = opt("second", "which block of each pair is sparse", "first", "second", "none")
     n_experts: int = opt(8, "E, experts of a sparse block")
-    router: str = opt("switch", "how tokens are sent to experts", "switch", "glam", "glam-token", "gshard")
+    router: str = opt("switch", "how tokens are sent to experts", *EXPERTS_PER_TOKEN)
     capacity_factor: float = opt(1.25, "room of an expert in training, in even shares (Switch, Eq. 3)")
     jitter: float = opt(0.01, "eps, noise on the switch router's input in training (Switch, App. C)")
     position: str = opt("stack", "a table of relative positions per stack (T5, Switch) or layer (GLaM)", "stack", "layer")
@@ -80,7 +84,7 @@ class Model:
         check_at_least(self, 2, "n_buckets", most=1024)
         check_at_least(self, 258, "vocab_size", most=MOST)                    # the bytes, padding, end
         expect(self.d_model % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of --d-model {self.d_model}")
-        k = 1 if self.router == "switch" else 2
+        k = EXPERTS_PER_TOKEN[self.router]
         expect(self.sparse == "none" or self.n_experts >= k, "n_experts", self.n_experts,
                f"{k} or more: --router {self.router} sends each token to {k}")
         expect(self.sparse != "second" or self.n_layers >= 2, "n_layers", self.n_layers,
@@ -109,6 +113,8 @@ class Train:
     clip: float = opt(1.0, "largest global norm of a step's gradient; inf: any")
     alpha: float = opt(0.01, "coefficient of the balance loss (Switch, Eq. 4)")
     z_loss: float = opt(0.0, "coefficient of the router z-loss (ST-MoE: 0.001; Switch and GLaM have none)")
+    precision: str = opt("float32", "of activations: bfloat16, its routers in float32 (selective; Switch, Sec. 2.4) or not",
+                         "float32", "bfloat16", "selective")
     seed: int = opt(1, "of the first weights, the batches and the noise")
     eval_every: int = opt(250, "steps between validations")
     log_every: int = opt(10, "steps between lines of metrics.jsonl")

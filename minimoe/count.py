@@ -9,12 +9,12 @@ def count_params_flops(cfg, T):
         feed-forward: ReLU 2 D F, GEGLU 3 D F;   sparse: router (D, E), and E experts of 2 D F, of which a token uses k
         FLOPs = 2 (multiplications of the matrices + attention's two products over all T keys, 2 L T D)
 
-    d_ff of 0 is 4 D. Sparse is every second layer, counted from the first or from the second one, or none. k is 1 for the
-    router switch, else 2. One multiplication with one addition is two FLOPs; not counted are routers, norms, positions,
+    d_ff of 0 is 4 D. Sparse is every second layer, counted from the first or from the second one, or none. k is 2 for the
+    routers glam, glam-token and gshard, else 1. One multiplication with one addition is two FLOPs; not counted are routers, norms, positions,
     looking up the embedding, and empty slots.
     """
     D, F, E, L, V = cfg.d_model, cfg.d_ff or 4 * cfg.d_model, cfg.n_experts, cfg.n_layers, cfg.vocab_size
-    k = 1 if cfg.router == "switch" else 2
+    k = 2 if cfg.router in ("glam", "glam-token", "gshard") else 1
     sparse = {"none": 0, "first": (L + 1) // 2, "second": L // 2}[cfg.sparse]                  # layers
     tables = L if cfg.position == "layer" else 1
     matrices = L * 4 * D * D + (L - sparse) * (3 if cfg.ffn == "geglu" else 2) * D * F

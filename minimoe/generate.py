@@ -11,13 +11,22 @@ from .ops import linear, rms_norm, softmax
 from .router import ROUTERS
 
 
-def decode_step(p, cfg, ids, cache, context):
+def cached_attention(x, p, past, bias, mask, H):
+    """attention.self_attention, forward only, over past and new tokens: x, k, v, where k and v hold both."""
+    n, _ = rms_norm(x, p["norm"], EPS)
+    q, k, v = (heads(linear(n, p[W])[0], H)[0] for W in ("Wq", "Wk", "Wv"))   # (B, H, Tq, K)
+    mixed, k, v = kv_cache_step(q, k, v, *(past or (k[:, :, :0], v[:, :, :0])), bias, mask)
+    return x + linear(mixed.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1), p["Wo"])[0], k, v
+
+
+def decode_step(p, cfg, ids, cache, context, attend=cached_attention):
     """The logits of new tokens from the keys and values of those before them.
 
     p        nested arrays, as model.shapes says
     ids      (B, Tq) int      the new tokens: a whole prompt, or one
     cache    {block: (k, v)}  keys and values (B, H, <= context - 1, K); {} at the beginning
     context  int              how many tokens each token sees, itself included, 2 or more: the length the model was trained on
+    attend   function         in cached_attention's place
     logits   (B, Tq, V)       equal to the full forward's without a capacity limit
     seen     {block: what its router has seen} for the new tokens
     """
@@ -27,7 +36,7 @@ def decode_step(p, cfg, ids, cache, context):
     mask, keep = causal_mask(Tq, Tk, context), context - 1
     biases = {i: position_bias(table, Tq, Tk, cfg.max_distance, cfg.bias_scale)[0] for i, table in p["position"].items()}
     for i, block in p["blocks"].items():
-        x, k, v = cached_attention(x, block["attention"], cache.get(i), biases[i % len(biases)], mask, cfg.n_heads)
+        x, k, v = attend(x, block["attention"], cache.get(i), biases[i % len(biases)], mask, cfg.n_heads)
         new[i] = k[:, :, -keep:], v[:, :, -keep:]
         if is_sparse(cfg, i):
             (x, _, _, seen[i]), _ = sparse_ffn(x, block["ffn"], ROUTERS[cfg.router].route, None, None, None)
@@ -35,14 +44,6 @@ def decode_step(p, cfg, ids, cache, context):
             x, _ = dense_ffn(x, block["ffn"])
     logits, _ = tied_head(x, p["norm"], p["embedding"])
     return logits, new, seen
-
-
-def cached_attention(x, p, past, bias, mask, H):
-    """attention.self_attention, forward only, over past and new tokens: x, k, v, where k and v hold both."""
-    n, _ = rms_norm(x, p["norm"], EPS)
-    q, k, v = (heads(linear(n, p[W])[0], H)[0] for W in ("Wq", "Wk", "Wv"))   # (B, H, Tq, K)
-    mixed, k, v = kv_cache_step(q, k, v, *(past or (k[:, :, :0], v[:, :, :0])), bias, mask)
-    return x + linear(mixed.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1), p["Wo"])[0], k, v
 
 
 def kv_cache_step(q, k, v, past_k, past_v, bias, mask):
@@ -93,11 +94,11 @@ def drawn(logits, temperature, top_k, top_p, rng):
     return int(share.searchsorted(rng.random() * share[-1], side="right"))
 
 
-def generate(p, cfg, prompt, n_tokens, temperature, top_k, top_p, seed, context, forbidden=()):
+def generate(p, cfg, prompt, n_tokens, temperature, top_k, top_p, seed, context, forbidden=(), attend=cached_attention):
     """Yield n_tokens pairs (id, seen): a token drawn after the prompt, and what the routers did with it.
 
     prompt     ids, at least one
-    context    int, as in decode_step
+    context, attend  as in decode_step
     forbidden  ids that are never drawn, such as padding
 
     Raises ValueError where the model's logits are not finite.
@@ -108,10 +109,10 @@ def generate(p, cfg, prompt, n_tokens, temperature, top_k, top_p, seed, context,
     never = xp.asarray(never)
     cache = {}
     for start in range(0, len(prompt), context):                              # a long prompt piece by piece
-        logits, cache, _ = decode_step(p, cfg, xp.asarray([prompt[start:start + context]]), cache, context)
+        logits, cache, _ = decode_step(p, cfg, xp.asarray([prompt[start:start + context]]), cache, context, attend)
     for _ in range(n_tokens):
         if not np.isfinite(host(logits[0, -1])).all():
             raise ValueError("the model's logits are not finite; expected a run that did not diverge")
         token = drawn(logits[0, -1] + never, temperature, top_k, top_p, rng)
-        logits, cache, seen = decode_step(p, cfg, xp.asarray([[token]]), cache, context)
+        logits, cache, seen = decode_step(p, cfg, xp.asarray([[token]]), cache, context, attend)
         yield token, seen

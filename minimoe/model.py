@@ -123,7 +123,7 @@ def tied_head(x, norm, W):
     return logits, backward
 
 
-def decoder(p, cfg, ids, mask, C, noise):
+def decoder(p, cfg, ids, mask, C, noise, dense=dense_block, sparse=sparse_block, head=tied_head):
     """The next-token logits of a batch.
 
     p        nested arrays, as `shapes` says
@@ -133,6 +133,7 @@ def decoder(p, cfg, ids, mask, C, noise):
                                attention does not hide it; or None
     C        int               slots per expert, or None for no limit
     noise    {block: array}    the router's noise, or {}
+    dense, sparse, head        functions: what it is made of; minimoe/more/ has others
     logits   (B, T, V)  float
     balance, z  ()      float  sums over the sparse layers
     seen     {block: what its router has seen}
@@ -149,12 +150,12 @@ def decoder(p, cfg, ids, mask, C, noise):
         bias, H = allowed[i % len(biases)], cfg.n_heads
         if is_sparse(cfg, i):
             route = ROUTERS[cfg.router].route
-            (x, b, z_i, seen[i]), back = sparse_block(x, block, bias, H, route, C, flat_mask, noise.get(i))
+            (x, b, z_i, seen[i]), back = sparse(x, block, bias, H, route, C, flat_mask, noise.get(i))
             balance, z = balance + b, z + z_i
         else:
-            x, back = dense_block(x, block, bias, H)
+            x, back = dense(x, block, bias, H)
         backs.append((i, back))
-    logits, back_head = tied_head(x, p["norm"], p["embedding"])               # (B, T, V)
+    logits, back_head = head(x, p["norm"], p["embedding"])               # (B, T, V)
 
     def backward(dlogits, dbalance, dz):
         dx, dnorm, dW = back_head(dlogits)
@@ -162,17 +163,16 @@ def decoder(p, cfg, ids, mask, C, noise):
         for i, back in reversed(backs):
             dx, dblocks[i], db = back(dx, dbalance, dz) if is_sparse(cfg, i) else back(dx)
             dbias[i % len(biases)] = dbias.get(i % len(biases), 0) + db
-        dp = dict(embedding=dW + back_embedding(dx), norm=dnorm, blocks=dblocks,
-                  position={i: back(dbias[i]) for i, (_, back) in biases.items()})
-        return dp
+        return dict(embedding=dW + back_embedding(dx), norm=dnorm, blocks=dblocks,
+                    position={i: back(dbias[i]) for i, (_, back) in biases.items()})
 
     return (logits, balance, z, seen), backward
 
 
-def lm_loss(p, cfg, batch, noise):
+def lm_loss(p, cfg, batch, noise, **parts):
     """The language model's three losses on one group of tokens.
 
-    p, cfg  as in decoder
+    p, cfg, parts  as in decoder
     batch   x, y  (B, T) int, the bytes and the bytes after them;  mask  (B, T) bool, or None: False for padding as in
             decoder, whose y do not count
     noise   {block: array} in training: then the capacity limit holds. None in evaluation: no limit, nothing random
@@ -182,7 +182,7 @@ def lm_loss(p, cfg, batch, noise):
     backward(dce, dbalance, dz) -> dp:  the coefficients (alpha) are the cotangents, so they are the caller's.
     """
     C = None if noise is None else capacity(batch["x"].size, cfg.n_experts, cfg.capacity_factor)
-    (logits, balance, z, seen), back_decoder = decoder(p, cfg, batch["x"], batch["mask"], C, noise or {})
+    (logits, balance, z, seen), back_decoder = decoder(p, cfg, batch["x"], batch["mask"], C, noise or {}, **parts)
     ce, back_ce = cross_entropy(logits, batch["y"], batch["mask"])
 
     def backward(dce, dbalance, dz):
@@ -209,10 +209,10 @@ class Task(NamedTuple):
     noise: Callable             # (batch, key) -> the noise of one group
 
 
-def task(cfg):
-    """The language model as a task."""
+def task(cfg, **parts):
+    """The language model as a task.   parts  as in decoder"""
     def loss(p, batch, noise):
-        return lm_loss(p, cfg, batch, noise)
+        return lm_loss(p, cfg, batch, noise, **parts)
 
     def noise(batch, key):
         return draw_noise(cfg, batch["x"].size, key)

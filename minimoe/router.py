@@ -112,7 +112,7 @@ def top2_gating(x, W, C, mask, order, noise):
     return (logits, p, gates, index, queue, slots), backward
 
 
-def switch(x, W, C, mask, noise):
+def switch(x, W, C, mask, noise, top1=top1_router):
     """The Switch Transformer's router: top-1, with its capacity, balance loss and jitter.
 
     x       (N, D)  float  tokens
@@ -120,6 +120,7 @@ def switch(x, W, C, mask, noise):
     C       int            slots per expert, or None for no limit
     mask    (N,)    bool   False for padding, which takes no slot and is in no loss; None: all tokens count
     noise   (N, D)  float  the router, and only the router, sees x * noise (Switch, App. C: U[1 - eps, 1 + eps]); or None
+    top1    function       who chooses: top1_router, or one like it
     gates   (N, 1)  float  weights of the experts' outputs
     balance, z  ()  float  load_balance_loss and router_z_loss
     slots   (N, 1)  int    as in dispatch_positions
@@ -127,7 +128,7 @@ def switch(x, W, C, mask, noise):
 
     backward(dgates, dbalance, dz) -> dx, dW.   The noise is data: no gradient.
     """
-    (logits, p, gate, index), back_router = top1_router(x if noise is None else x * noise, W)
+    (logits, p, gate, index), back_router = top1(x if noise is None else x * noise, W)
     E = W.shape[1]
     queue = index if mask is None else xp.where(mask, index, E)
     slots = dispatch_positions(queue, E, C)[:, None]

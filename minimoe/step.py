@@ -97,10 +97,9 @@ def train_step_(task, state, grad, batch, train, decay, optimizer=ADAM):
     return state._replace(applied=applied, skipped=state.skipped + ~ok, step=step), Seen(ce, balance, norm, lr, routed)
 
 
-def routing(routed):
-    """The share of the choices in the experts' queues that found no slot, and each layer's shares of first choices.
-
-    routed  as in Seen, read on the host    drop_rate  float, 0 for a dense model    load  {block: E floats, their sum 1}
+def routing(routed, batch):
+    """What a record says of the experts: the share of the choices in their queues that found no slot, 0 for a dense model;
+    and {block: each one's share of the first choices}.   routed  as in Seen, read on the host    batch  the step's
     """
     dropped = choices = 0
     load = {}
@@ -109,7 +108,7 @@ def routing(routed):
             E, kept, queue = layer["p"].shape[1], host(layer["kept"]), host(layer["queue"])
             dropped, choices = dropped + (~kept[queue < E]).sum(), choices + (queue < E).sum()
             load[i] = load.get(i, 0) + (queue[:, :1] == range(E)).sum(0)
-    return float(dropped / max(choices, 1)), {i: (n / max(n.sum(), 1)).tolist() for i, n in load.items()}
+    return dict(drop_rate=float(dropped / max(choices, 1)), expert_load={i: (n / max(n.sum(), 1)).tolist() for i, n in load.items()})
 
 
 def evaluate(task, theta, batches):
@@ -122,11 +121,12 @@ def evaluate(task, theta, batches):
     return total / max(counted, 1)
 
 
-def fit(task, state, corpus, train, optimizer=ADAM):
+def fit(task, state, corpus, train, optimizer=ADAM, watch=routing):
     """Train a task from the state to the last step: yields (state, record) after each, the record None between log events.
 
     corpus  has batch(seed, step, batch_size) and held_out(batch_size), as data.corpus.Corpus
     train   config.Train
+    watch   what is read from a step's Seen.routed and its batch for a record: a dict
 
     A record is what metrics.jsonl holds. val_loss is over the first EVAL_BATCHES batches of the held-out part, and null
     between evaluations and at the last step, whose caller may want all of it; seconds and tokens_per_second count steps only.
@@ -141,10 +141,9 @@ def fit(task, state, corpus, train, optimizer=ADAM):
         last, evaluated = state.step == train.steps, state.step % train.eval_every == 0
         record = None
         if last or evaluated or state.step % train.log_every == 0:
-            drop_rate, load = routing(seen.routed)                            # waits for the device
             record = dict(step=state.step, loss=float(host(seen.ce)), val_loss=None, aux_loss=float(host(seen.balance)),
-                          drop_rate=drop_rate, expert_load=load, skipped=int(host(state.skipped)), lr=seen.lr,
-                          grad_norm=float(host(seen.norm)))
+                          **watch(seen.routed, batch), skipped=int(host(state.skipped)), lr=seen.lr,
+                          grad_norm=float(host(seen.norm)))                   # waits for the device
         took = time.perf_counter() - start
         seconds, tokens, state = seconds + took, tokens + batch["x"].size, state._replace(seconds=state.seconds + took)
         if record:

@@ -11,7 +11,7 @@ import pytest
 
 import train
 from minimoe import backend, checkpoint
-from minimoe.t5.kinds import KINDS
+from minimoe.more.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKEND = "cupy" if backend.xp.module.__name__ == "cupy" else "numpy"

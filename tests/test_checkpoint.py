@@ -8,7 +8,7 @@ import pytest
 
 from minimoe import checkpoint, config, model, step
 from minimoe.backend import xp
-from minimoe.t5.kinds import KINDS
+from minimoe.more.kinds import KINDS
 
 from .helpers import assert_equal, device, host
 

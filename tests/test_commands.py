@@ -12,7 +12,7 @@ import pytest
 import sample
 import train
 from minimoe import checkpoint, run
-from minimoe.t5 import kinds
+from minimoe.more import kinds
 
 from .commands import (BACKEND, TEXT, TINY, arrays, as_before, assert_refused, call, in_a_process, load,  # noqa: F401
                        metrics, new_run, not_strict, text)

@@ -192,7 +192,7 @@ def test_a_vocabulary_that_does_not_fit(tmp_path, capsys):
     (["--init", "OURS", "--beta1", "0.5"], ["--beta1 is 0.5", "only adam has it"]),
     (["--init", "OURS", "--vocabulary", "nosuch.model"], ["nosuch.model cannot be read"]),
     (["--init", "OURS", "--steps", "3", "--minutes", "1"], ["--minutes is 1.0 beside --steps 3"]),
-    (["--init", "LM"], ["holds a decoder alone"]),
+    (["--init", "LM"], ["holds a run of the kind lm", "expected t5 or t5-pairs"]),
     (["--init", "EMPTY"], ["holds neither a checkpoint.npz nor a config.json"]),
     (["--init", "OURS", "--resume"], ["--init beside --resume"]),
     (["--resume"], ["checkpoint.npz does not exist"]),
@@ -246,8 +246,8 @@ def test_words_without_a_vocabulary(capsys):
 
 
 def test_each_command_refuses_the_others_runs(text, pretrained, tuned, tmp_path, capsys):
-    assert_refused(capsys, call(train, "--resume", "--out", tuned), "a run of the kind 't5-pairs'; expected lm or t5")
-    assert_refused(capsys, call(finetune, "--resume", "--out", pretrained), "a run of the kind 't5'; expected t5-pairs",
+    assert_refused(capsys, call(train, "--resume", "--out", tuned), "a run of the kind t5-pairs; expected lm or t5")
+    assert_refused(capsys, call(finetune, "--resume", "--out", pretrained), "a run of the kind t5; expected t5-pairs",
                    program="python -m minimoe.t5.finetune")
 
 
@@ -308,7 +308,7 @@ def test_a_directory_of_others_is_not_trained_into(tmp_path, capsys):
 
 def test_parameters_that_are_not_finite_are_refused_at_once(pretrained, tmp_path, capsys):
     shutil.copytree(pretrained, tmp_path / "bad")
-    kind, state, configs, digest = checkpoint.load(tmp_path / "bad", kinds.KINDS)
+    kind, state, configs, digest = checkpoint.load(tmp_path / "bad", (kinds.SPANS, kinds.PAIRS))
     state.theta[3] = np.nan
     checkpoint.save(tmp_path / "bad", state, configs, digest, kind.name)
     for program, argv in ((finetune, ["--init"]), (export, ["--checkpoint"]), (sample, ["--checkpoint"])):

@@ -1,5 +1,16 @@
-"""bfloat16 without hardware for it: float32 numbers that lie on bfloat16's grid."""
+"""bfloat16 without hardware for it: float32 numbers that lie on bfloat16's grid, and models that compute with them.
+
+A model in bfloat16 is the core's own code, loaded a second time with other ops under the names of its imports: every matrix
+product takes bfloat16 and gives bfloat16, and so does every sublayer; sums within them, losses, norms, the master copy of the
+weights, their gradients' sums and the moments are float32 (Switch, Sec. 2.4; GLaM: float32 weights, bfloat16 activations).
+"""
+import functools
+import importlib.util
+
+from .. import attention, model, moe, ops, router
 from ..backend import xp
+from ..config import expect
+from ..cores import split
 
 
 def round_bfloat16(x):
@@ -21,3 +32,140 @@ def round_bfloat16(x):
         return dy.copy()
 
     return xp.where(xp.isnan(x), x, rounded), backward
+
+
+grid = split("x")(round_bfloat16)
+
+
+def bfloat16(tree):
+    """The same numbers on bfloat16's grid, in arrays of float32 and in tuples and dicts of them; all else stays."""
+    if isinstance(tree, dict):
+        return {name: bfloat16(leaf) for name, leaf in tree.items()}
+    if type(tree) is tuple:
+        return tuple(map(bfloat16, tree))
+    return grid(tree)[0] if getattr(tree, "dtype", None) == xp.float32 else tree
+
+
+def low(op, n=1, keep=0):
+    """An op that takes bfloat16 and gives bfloat16: its first n arguments, which are activations, its result, and their gradients.
+
+    Inside it computes in float32, as accelerators do; gradients of weights are rounded later, where all their parts are summed.
+    keep  results behind the first that stay as they are: losses, and what is seen
+    """
+    @functools.wraps(op)
+    def of(*args):
+        y, back_op = op(*bfloat16(args[:n]), *args[n:])
+        y = (bfloat16(y[0]), *y[1:]) if keep else bfloat16(y)
+
+        def backward(dy, *rest):
+            grads = back_op(bfloat16(dy), *rest)
+            return (*bfloat16(grads[:n]), *grads[n:]) if type(grads) is tuple else bfloat16(grads)
+
+        return y, backward
+
+    return of
+
+
+def softmax(x):
+    """ops.softmax with every step of it in bfloat16, exponentials and their sum, too."""
+    e = bfloat16(xp.exp(bfloat16(x - x.max(-1, keepdims=True))))
+    p = bfloat16(e / bfloat16(e.sum(-1, keepdims=True)))
+
+    def backward(dp):
+        return bfloat16(p * (dp - ops.row_dot(p, dp)))
+
+    return p, backward
+
+
+def product(a, W):
+    """y = a W: a matrix for each expert.   (E, C, D), (E, D, F) -> (E, C, F)"""
+    def backward(dy):
+        return dy @ W.mT, a.mT @ dy
+
+    return a @ W, backward
+
+
+def expert_ffn(h, W1, W2):
+    """moe.expert_ffn of low products."""
+    a, back1 = low(product)(h, W1)
+    r, back_relu = ops.relu(a)
+    y, back2 = low(product)(r, W2)
+
+    def backward(dy):
+        dr, dW2 = back2(dy)
+        dh, dW1 = back1(back_relu(dr))
+        return dh, dW1, dW2
+
+    return y, backward
+
+
+def again(module, **names):
+    """A module loaded a second time, in which some names mean something else."""
+    copy = importlib.util.module_from_spec(module.__spec__)
+    module.__spec__.loader.exec_module(copy)
+    vars(copy).update(names)
+    return copy
+
+
+def rounded(route):
+    """A router whose gates, and whose gradients of the tokens, are rounded: no float32 leaves it (Switch, Sec. 2.4)."""
+    def of(x, W, C, mask, noise):
+        (gates, *rest), back_route = route(x, W, C, mask, noise)
+
+        def backward(dgates, dbalance, dz):
+            dx, dW = back_route(dgates, dbalance, dz)
+            return bfloat16(dx), dW
+
+        return (bfloat16(gates), *rest), backward
+
+    return of
+
+
+def routers(precision):
+    """ROUTERS for a precision: selective ones compute in float32, as they are; the core's can in bfloat16, too."""
+    low_router = again(router, linear=low(ops.linear), softmax=softmax)
+    entries = {"selective": router, "bfloat16": low_router}[precision].ROUTERS
+    return {name: entry._replace(route=rounded(entry.route)) for name, entry in entries.items()}
+
+
+@functools.cache
+def core(precision):
+    """model.py for a precision."""
+    linear, low_ops = low(ops.linear), again(ops, linear=low(ops.linear))
+    low_attention = again(attention, linear=linear, causal_attention=low(attention.causal_attention, 3))
+    low_moe = again(moe, relu_ffn=low_ops.relu_ffn, expert_ffn=expert_ffn)
+    copy = again(model, linear=linear, relu_ffn=low_ops.relu_ffn, geglu_ffn=low_ops.geglu_ffn, ROUTERS=routers(precision),
+                 self_attention=low(low_attention.self_attention), moe_layer=low(low_moe.moe_layer, keep=3))
+    vars(copy).update(dense_ffn=low(copy.dense_ffn), sparse_ffn=low(copy.sparse_ffn, keep=3))
+    return copy
+
+
+def task(cfg, precision):
+    """The language model as a task in a precision: float32, bfloat16, or selective, which is bfloat16 but for the routers.
+
+    Raises ValueError where a router has no bfloat16.
+    """
+    if precision == "float32":
+        return model.task(cfg)
+    low_core = core(precision)
+    expect(cfg.router in low_core.ROUTERS or cfg.sparse == "none", "precision", precision,
+           f"float32 or selective beside --router {cfg.router}")
+    low_task = low_core.task(cfg)
+
+    def loss(p, batch, noise):
+        y, back_loss = low_task.loss(weights(p, precision), batch, noise)
+
+        def backward(dce, dbalance, dz):
+            return bfloat16(back_loss(dce, dbalance, dz))
+
+        return y, backward
+
+    return model.Task(low_task.shapes, loss, low_task.noise)
+
+
+def weights(p, precision):
+    """The parameters that a step computes with: rounded, but a selective router's."""
+    def kept(name, leaf):
+        return leaf if name == "router" and precision == "selective" else weights(leaf, precision)
+
+    return {name: kept(name, leaf) for name, leaf in p.items()} if isinstance(p, dict) else bfloat16(p)

@@ -6,7 +6,7 @@ from .. import checkpoint
 from ..backend import xp
 from . import hf
 from .config import T5
-from .kinds import KINDS, PAIRS, SPANS, vocabulary_of
+from .kinds import PAIRS, SPANS, vocabulary_of
 from .vocabulary import PIECES
 
 
@@ -40,9 +40,7 @@ def opened(folder, say):
     expect_model(folder)
     if is_foreign(folder):
         return foreign(Path(folder), say)
-    kind, state, configs, _ = checkpoint.load(folder, KINDS)
-    if kind not in (SPANS, PAIRS):
-        raise ValueError(f"{folder} holds a decoder alone; expected an encoder-decoder, as train.py --preset switch-t5 makes one")
+    _, state, configs, _ = checkpoint.load(folder, (SPANS, PAIRS))
     return of_run(Path(folder), state, configs)
 
 

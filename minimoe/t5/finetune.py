@@ -26,7 +26,7 @@ def options(argv):
     parser.add_argument("--out", default="tuned", metavar="DIR", help="folder for checkpoint.npz and metrics.jsonl [tuned]")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, with its options")
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="array module [numpy]")
-    start = start_of(PAIRS, {}, *command.early(argv, "optimizer"))
+    start = start_of({}, *command.early(argv, "optimizer"))
     command.add_options(parser, OPTIONS, start)
     return start, vars(parser.parse_args(argv))
 

@@ -1,9 +1,6 @@
-"""What can be trained, and what a checkpoint can hold: the decoder, and the encoder-decoder on spans or on pairs."""
+"""The encoder-decoder as it can be trained, and as a checkpoint can hold it: on spans or on pairs."""
 import math
 
-from .. import config, model
-from ..count import count_params_flops
-from ..data.corpus import open_corpus
 from ..optim import ADAM
 from ..params import leaves, size
 from ..router import ROUTERS
@@ -22,12 +19,6 @@ OPTIMIZERS = dict(adam=ADAM, adafactor=ADAFACTOR)
 def optimizer(configs):
     """The optimizer that a configuration names."""
     return OPTIMIZERS[configs["train"].optimizer]
-
-
-def describe_decoder(configs):
-    """Its parameters and arithmetic."""
-    total, active, flops = count_params_flops(configs["model"], configs["data"].seq_len)
-    return f"{total:,} parameters, {active:,} active for a byte, {flops / 1e6:.2f} MFLOPs forward a byte"
 
 
 def describe_t5(configs):
@@ -65,24 +56,18 @@ def pairs_of(configs, folder):
     return open_pairs(configs["data"], cfg.eos_id, cfg.start_id, vocabulary.ids, vocabulary.digest)
 
 
-LM = Kind("lm", config.GROUPS, lambda configs: model.task(configs["model"]),
-          lambda configs, folder: open_corpus(configs["data"].data, configs["data"].seq_len), optimizer, describe_decoder, "byte")
 SPANS = Kind("t5", dict(model=T5, train=Train, data=Spans), t5_task, spans_of, optimizer, describe_t5, "target")
 PAIRS = Kind("t5-pairs", dict(model=T5, train=FineTune, data=Pairs), t5_task, pairs_of, optimizer, describe_t5, "target")
-KINDS = (LM, SPANS, PAIRS)
 
 # T5's schedule, shorter and with twice its rate, as toys learn best: T5 has 0.01 for 10,000 steps (0.001 throughout in fine-tuning)
 ADAFACTORS = dict(optimizer="adafactor", schedule="constant", clip=math.inf, lr=0.02, warmup=1000)
 T5_START = dict(batch_size=16, seq_len=128)
-PRESETS = {name: (LM, options) for name, options in config.PRESETS.items()} | {
+PRESETS = {
     "switch-t5": (SPANS, T5_START),
     "t5": (SPANS, T5_START | dict(sparse_step=0, decoder_sparse_step=0)),
 }
 
 
-def start_of(kind, options, optimizer):
-    """Where a run's options start from: a preset's, and, for an encoder-decoder, those that go with its optimizer.
-
-    optimizer  its name, or None where none is named
-    """
-    return options | (ADAFACTORS if kind is not LM and optimizer in (None, "adafactor") else {})
+def start_of(options, optimizer):
+    """Where a run's options start from: a preset's, and those that go with its optimizer.   optimizer  its name; None: none named"""
+    return options | (ADAFACTORS if optimizer in (None, "adafactor") else {})
