@@ -9,7 +9,7 @@ from minimoe.generate import generate
 from minimoe.params import views
 from minimoe.t5 import show
 from minimoe.t5.checkpoints import check_finite, expect_model, foreign, is_foreign, of_run
-from minimoe.more.kinds import KINDS, LM
+from minimoe.more.kinds import DECODERS, KINDS, attend
 from minimoe.t5.shapes import is_sparse, shapes
 from minimoe.t5.vocabulary import open_vocabulary
 
@@ -85,18 +85,19 @@ def say(pieces, n_experts):
 def check_experts(given, sparse):
     """Raises ValueError where there are none to colour by."""
     if given.experts and not sparse:
-        raise ValueError(f"--experts with {given.checkpoint}, which writes without experts; expected a sparse model")
+        raise ValueError(f"--experts with {given.checkpoint}, which writes without experts in its feed-forwards; "
+                         "expected a sparse model")
 
 
-def write_on(given, configs, theta, layout):
+def write_on(given, kind, configs, theta):
     """A decoder continues the prompt."""
-    cfg = configs["model"]
+    cfg, p = configs["model"], views(theta, kind.task(configs).shapes)
     config.expect(given.beam is None, "beam", given.beam, "none: the checkpoint is a decoder's, which has no answers to search for")
-    check_experts(given, cfg.sparse != "none")
+    check_experts(given, any("router" in block["ffn"] for block in p["blocks"].values()))
     check_finite(given.checkpoint, theta)
     temperature = 0.8 if given.temperature is None else given.temperature
-    tokens = generate(views(theta, layout), cfg, tokenizer.encode("\n" + given.prompt), given.tokens, temperature, given.top_k,
-                      given.top_p, given.seed, configs["data"].seq_len, forbidden=range(tokenizer.PAD, cfg.vocab_size))
+    tokens = generate(p, cfg, tokenizer.encode("\n" + given.prompt), given.tokens, temperature, given.top_k,
+                      given.top_p, given.seed, configs["data"].seq_len, range(tokenizer.PAD, cfg.vocab_size), attend(kind, cfg))
     print(given.prompt, end="", flush=True)
     say(characters(tokens), cfg.n_experts if given.experts else 0)
 
@@ -122,8 +123,8 @@ def work(argv):
     if is_foreign(given.checkpoint):
         return answer(given, foreign(Path(given.checkpoint), command.note))
     kind, state, configs, _ = checkpoint.load(given.checkpoint, KINDS)
-    if kind is LM:
-        return write_on(given, configs, state.theta, kind.task(configs).shapes)
+    if kind in DECODERS:
+        return write_on(given, kind, configs, state.theta)
     return answer(given, of_run(Path(given.checkpoint), state, configs))
 
 

@@ -6,7 +6,7 @@ from minimoe import backend, command, config, run
 from minimoe.data import tokenizer
 from minimoe.generate import generate
 from minimoe.params import views
-from minimoe.more.kinds import LM, PRESETS, SPANS, start_of
+from minimoe.more.kinds import DECODERS, PRESETS, SPANS, attend, start_of
 from minimoe.t5.show import fill_in
 
 
@@ -40,7 +40,7 @@ def show_sample(kind, configs, corpus, state):
         print(*fill_in(p, cfg, corpus), sep="\n")
         return
     tokens = generate(p, cfg, tokenizer.encode("\n"), 300, 0.8, 0, 0.95, configs["train"].seed, configs["data"].seq_len,
-                      forbidden=range(tokenizer.PAD, cfg.vocab_size))
+                      forbidden=range(tokenizer.PAD, cfg.vocab_size), attend=attend(kind, cfg))
     for text in tokenizer.stream(token for token, _ in tokens):
         print(text, end="", flush=True)
     print()
@@ -48,7 +48,7 @@ def show_sample(kind, configs, corpus, state):
 
 def train(kind, start, given):
     """A run from its beginning, or its checkpoint, to its end: the exit code."""
-    kind, configs, corpus, state = run.go_on((LM, SPANS), given) if given["resume"] else begin(kind, start, given)
+    kind, configs, corpus, state = run.go_on((*DECODERS, SPANS), given) if given["resume"] else begin(kind, start, given)
     print(*run.describe(kind, configs, corpus), sep="\n")
     state = run.to_the_end(kind, configs, corpus, state, run.folder_of(given), "python train.py")
     if state is None:

@@ -1,4 +1,12 @@
-"""Counting: parameters, and the arithmetic of a step."""
+"""Counting: parameters, and the arithmetic of a step; of published models, too: python -m minimoe.count --help"""
+import difflib
+import re
+import sys
+from typing import NamedTuple
+
+from . import command, config
+from . import count_costs as costs
+from . import count_papers as papers
 
 
 def count_params_flops(cfg, T):
@@ -23,3 +31,163 @@ def count_params_flops(cfg, T):
     active = shared + sparse * k * expert
     flops = 2 * (V * D + matrices + sparse * k * expert + 2 * L * T * D)
     return shared + sparse * E * expert, active, flops
+
+
+PROGRAM = "python -m minimoe.count"
+OF_BATCH = dict(seq_len=(int, "tokens of a sequence"), batch_size=(int, "sequences of a step"))
+OF_RUN = dict(chips=(int, "chips that a run takes, over which the experts are spread [one an expert]"),
+              watts=(float, "power of a chip"), hours=(float, "time of a run"),
+              pue=(float, "power usage effectiveness: a building's energy over its computers' [1]"),
+              kg_per_kwh=(float, "kg of CO2 for a kWh"))
+UNITS = {"": 1, "%": 0.01, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "MWh": 1, "t": 1, "x": 1, "years": 1}
+
+
+class Row(NamedTuple):
+    """A printed number beside what a formula gives."""
+    name: str
+    printed: str                # as in the paper: a number and perhaps one of UNITS
+    value: float                # the formula's
+    note: str = ""
+    mark: str = ""              # one of papers.MARKS
+
+    @property
+    def parts(self):
+        """What is printed: the number, its digits after the point, and its unit."""
+        number, unit = re.fullmatch(r"(-?[\d.,]+)( ?[A-Za-z%]*)", self.printed).groups()
+        return float(number.replace(",", "")), len(number.partition(".")[2]), unit
+
+    @property
+    def formula(self):
+        """Its value in the printed unit."""
+        return self.value / UNITS[self.parts[2].strip()]
+
+    @property
+    def residual(self):
+        """How far the formula is from the print, in % of the print."""
+        return 100 * (self.formula / self.parts[0] - 1)
+
+    @property
+    def rounds(self):
+        """Whether the formula's value, rounded as the print is, is the print."""
+        number, digits, _ = self.parts
+        return abs(self.formula - number) <= 0.5 * 10**-digits * (1 + 1e-9)
+
+    def cells(self):
+        """Its cells in a table."""
+        _, digits, unit = self.parts
+        said = ["equal when rounded"] * (self.rounds and self.formula != self.parts[0]) + [self.note] * bool(self.note)
+        shown = f"{self.formula:,.{digits + 2 if unit else digits}f}{unit}"
+        return f"{self.name} {self.mark}".strip(), self.printed, shown, f"{self.residual:+.2f}", "; ".join(said)
+
+
+def all_tables():
+    """(title, rows) of all tables."""
+    for of_paper in (papers.switch_tables, costs.flops_tables, papers.glam_tables, papers.gshard_tables, costs.energy_tables):
+        for title, rows in of_paper():
+            yield title, [Row(*row) for row in rows]
+
+
+def markdown(title, rows):
+    """A table that a page can hold."""
+    cells = [("row", "printed", "formula", "residual, %", "note"), *(row.cells() for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    right = (False, True, True, True, False)
+    lines = [[cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right)] for line in cells]
+    lines.insert(1, ["-" * (w - r) + ":" * r for w, r in zip(widths, right)])
+    signs = [f"{sign} {papers.MARKS[sign]}." for sign in sorted({row.mark for row in rows} - {""})]
+    return "\n".join([title, "", *("| " + " | ".join(line) + " |" for line in lines), *([""] if signs else []), *signs])
+
+
+def scaled(n, unit):
+    """A number in T, G, M or k, with one decimal."""
+    scale, prefix = next((pair for pair in ((1e12, "T"), (1e9, "G"), (1e6, "M")) if n >= pair[0]), (1e3, "k"))
+    return f"{n / scale:,.1f} {prefix}{unit}"
+
+
+def in_dtypes(numbers):
+    """The memory that numbers take."""
+    return ", ".join(f"{scaled(numbers * width, 'B')} in {dtype}" for dtype, width in costs.BYTES.items())
+
+
+def energy_of(given, preset):
+    """The run whose energy is asked for, or that the preset is known for: arguments of costs.energy and co2, or {}.
+
+    Raises ValueError where a part of it is missing.
+    """
+    asked = {name: getattr(given, name) for name in OF_RUN if getattr(given, name) is not None}
+    run = dict(pue=1.0, kg_per_kwh=None) | preset.run | asked
+    missing = [name for name in ("chips", "watts", "hours") if name not in run]
+    if missing and (asked.keys() - {"chips"} or asked and not preset.m.E):
+        first = next(name for name in reversed(OF_RUN) if name in asked)
+        config.expect(False, first, asked[first], f"--{missing[0]} beside it: energy takes --chips, --watts and --hours")
+    return {} if missing else run
+
+
+def costs_of(given, preset):
+    """Lines "name: value" of what a preset costs."""
+    m, B, T = preset.m, given.batch_size or preset.batch, given.seq_len or preset.inputs
+    lengths = (T, preset.targets(T)) if preset.targets else (T,)
+    total, forward = papers.parameters(m), costs.flops(m, lengths)
+    run = energy_of(given, preset)
+    yield f"{given.preset}: {preset.about}"
+    yield f"parameters: {total:,}"
+    yield f"active parameters: {papers.parameters(m, m.k):,}"
+    yield f"batch: {B:,} sequences of {' + '.join(f'{n:,}' for n in lengths)} tokens"
+    yield f"FLOPs of a token, forward: {scaled(forward / sum(lengths), 'FLOPs')}"
+    yield f"FLOPs of a sequence, forward: {scaled(forward, 'FLOPs')}"
+    yield f"FLOPs of a sequence, training: {scaled(3 * forward, 'FLOPs')}"
+    for name, numbers in dict(weights=total, gradients=total, **{f"moments, {k}": n for k, n in costs.moments(m).items()},
+                              activations=costs.activations(m, lengths, B)).items():
+        yield f"{name}: {in_dtypes(numbers)}"
+    if m.E:
+        n = given.chips or m.E
+        payload, leaving = costs.all_to_all(m, lengths, B, n)
+        yield f"all-to-all of a layer, one direction, each of {n:,} chips: {in_dtypes(payload)}"
+        yield f"all-to-all of a step that leaves a chip: {in_dtypes(leaving)}"
+    if run:
+        kg = run.pop("kg_per_kwh")
+        mwh = costs.energy(**run)
+        yield "energy: {} ({chips:,} chips, {watts:g} W, {hours:g} hours, PUE {pue:g})".format(scaled(1e6 * mwh, "Wh"), **run)
+        if kg is not None:
+            yield f"CO2: {costs.co2(mwh, kg):,.4g} t ({kg:g} kg a kWh)"
+
+
+def options(argv):
+    """What was given on the command line.   Raises ValueError where something is wrong with it."""
+    parser = command.Parser(PROGRAM, "Parameters, FLOPs, memory, all-to-all, energy and CO2 of a model, by arithmetic alone; or "
+                            "the papers' tables beside the same arithmetic.")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--preset", metavar="NAME", help="what one model costs: " + ", ".join(costs.PRESETS))
+    which.add_argument("--all", action="store_true", help="the papers' tables, and how far the formulas are from them")
+    for name, (kind, text) in (OF_BATCH | OF_RUN).items():
+        default = " [of the preset]" if name in OF_BATCH else ""
+        parser.add_argument("--" + name.replace("_", "-"), type=kind, metavar=kind.__name__.upper(), help=text + default)
+    given = parser.parse_args(argv)
+    for name in OF_BATCH | OF_RUN:
+        value = getattr(given, name)
+        config.expect(value is None or not given.all, name, value, "none beside --all")
+        if value is not None:
+            least = dict(seq_len=8, watts=0.0, hours=0.0, pue=1.0, kg_per_kwh=0.0).get(name, 1)
+            config.check_at_least(given, least, name, most=config.MOST if name in OF_BATCH else 1e9)
+    near = difflib.get_close_matches((given.preset or "switch").lower(), costs.PRESETS, 1, 0.0)
+    config.expect(given.all or given.preset in costs.PRESETS, "preset", given.preset or "empty",
+                  f"{near[0]}, or another name that --help lists")
+    return given
+
+
+def work(argv):
+    """Everything between the command line and the exit code."""
+    given = options(argv)
+    if given.all:
+        print(*(markdown(title, rows) for title, rows in all_tables()), sep="\n\n")
+    else:
+        print(*costs_of(given, costs.PRESETS[given.preset]), sep="\n")
+
+
+def main(argv=None):
+    """The command: exit code 0, or 2 and one sentence."""
+    return command.exit_code(PROGRAM, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

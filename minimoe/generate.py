@@ -6,7 +6,7 @@ import numpy as np
 
 from .attention import EPS, attention, causal_mask, heads, position_bias
 from .backend import host, xp
-from .model import dense_ffn, is_sparse, sparse_ffn, tied_head
+from .model import dense_ffn, sparse_ffn, tied_head
 from .ops import linear, rms_norm, softmax
 from .router import ROUTERS
 
@@ -38,7 +38,7 @@ def decode_step(p, cfg, ids, cache, context, attend=cached_attention):
     for i, block in p["blocks"].items():
         x, k, v = attend(x, block["attention"], cache.get(i), biases[i % len(biases)], mask, cfg.n_heads)
         new[i] = k[:, :, -keep:], v[:, :, -keep:]
-        if is_sparse(cfg, i):
+        if "router" in block["ffn"]:
             (x, _, _, seen[i]), _ = sparse_ffn(x, block["ffn"], ROUTERS[cfg.router].route, None, None, None)
         else:
             x, _ = dense_ffn(x, block["ffn"])

@@ -1,5 +1,6 @@
 """A training run: its folder, checkpoints, bar and metrics, around step.fit, whatever is trained."""
 import dataclasses
+import functools
 import signal
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -9,6 +10,7 @@ from tqdm import tqdm
 
 from . import checkpoint, config, step
 from .step import EVAL_TOKENS
+from .watch import watch
 
 MAY_CHANGE = {"out", "resume", "backend", "eval_every", "log_every", "checkpoint_every"}   # when a run goes on
 TRIAL_STEPS = 20                # timed for --minutes
@@ -84,11 +86,12 @@ def train(kind, configs, corpus, state, folder):
     before = signal.signal(signal.SIGINT, lambda *_: stop.append(True))
     bar = tqdm(total=train_config.steps, initial=state.step, unit="step", dynamic_ncols=True)
     with bar, open(folder / checkpoint.METRICS, "a", encoding="utf-8") as metrics:
-        for state, record in step.fit(kind.task(configs), state, corpus, train_config, kind.optimizer(configs)):
+        look = functools.partial(watch, domains=corpus.domains)
+        for state, record in step.fit(kind.task(configs), state, corpus, train_config, kind.optimizer(configs), look):
             leave = bool(stop)
             if record:
                 val = record["val_loss"] or val
-                metrics.write(checkpoint.metrics_line(record) + "\n")
+                metrics.write(checkpoint.metrics_line(record | dict(floor=corpus.floor)) + "\n")
                 metrics.flush()
                 bar.set_postfix_str(postfix(record, val), refresh=False)
             if leave or state.step % train_config.checkpoint_every == 0 or state.step == train_config.steps:

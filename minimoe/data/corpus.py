@@ -1,4 +1,4 @@
-"""Training batches and the held-out part of a corpus: the embedded one, the running Python's, or the user's files.
+"""Training batches and the held-out part of a corpus: a generated one, the running Python's, or the user's files.
 
 B windows in a batch   T bytes in a window (seq_len)
 
@@ -9,11 +9,12 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
-from . import embedded, files
+from . import babel, embedded, files
 from .python_docs import open_python
 from .tokenizer import PAD
 
-TRAIN_BYTES, HELD_OUT_BYTES = 2_000_000, 120_000         # of the embedded corpus
+TRAIN_BYTES, HELD_OUT_BYTES = 2_000_000, 120_000         # of a generated corpus
+GENERATED = {(): embedded, ("babel",): babel}            # by their data argument
 
 
 class Corpus(NamedTuple):
@@ -83,10 +84,11 @@ def stacked(windows, batch_size):
 def open_corpus(data, seq_len, held_out_share=0.1):
     """The corpus of a data argument.
 
-    data            sequence of str  (): the embedded corpus; ("python",): the running Python's documentation and library;
+    data            sequence of str  (): the embedded corpus; ("babel",): eight invented languages;
+                                     ("python",): the running Python's documentation and library;
                                      else paths of text files, all or none of them with a weight, as in "a.txt:0.6"
     seq_len         int              T
-    held_out_share  float            how much of the end of each file is held out; the embedded corpus does not ask
+    held_out_share  float            how much of the end of each file is held out; a generated corpus does not ask
 
     Raises ValueError for what cannot be used, naming it and what was expected.
     """
@@ -94,8 +96,8 @@ def open_corpus(data, seq_len, held_out_share=0.1):
         raise ValueError(f"seq_len is {seq_len}; expected at least 1")
     if not 0 < held_out_share < 1:
         raise ValueError(f"held_out_share is {held_out_share}; expected more than 0 and less than 1")
-    if not data:
-        return embedded_corpus(seq_len)
+    if tuple(data) in GENERATED:
+        return generated_corpus(seq_len, GENERATED[tuple(data)])
     if tuple(data) == ("python",):
         texts, notes = open_python()
         return file_corpus(tuple(texts), tuple(texts.values()), None, seq_len, held_out_share, notes)
@@ -165,11 +167,14 @@ def cut(text, held_out_share):
     return at
 
 
-def embedded_corpus(seq_len):
-    """The embedded corpus: a training window begins with a document, a held-out one has whole documents only."""
-    if seq_len < embedded.LONGEST:
-        raise ValueError(f"seq_len is {seq_len}; expected at least {embedded.LONGEST}, the longest embedded document")
-    train, held_out = embedded.documents(1, TRAIN_BYTES), embedded.documents(2, HELD_OUT_BYTES)
+def generated_corpus(seq_len, source):
+    """A corpus of documents: a training window begins with a document, a held-out one has whole documents only.
+
+    source  a module: embedded, babel
+    """
+    if seq_len < source.LONGEST:
+        raise ValueError(f"seq_len is {seq_len}; expected at least {source.LONGEST}, the longest embedded document")
+    train, held_out = source.documents(1, TRAIN_BYTES), source.documents(2, HELD_OUT_BYTES)
     firsts = train.starts[train.starts <= len(train.text) - seq_len]
     packed = list(packs(held_out.starts.tolist(), seq_len))
 
@@ -179,10 +184,10 @@ def embedded_corpus(seq_len):
     def windows():
         return ((1, first, size) for first, size in packed)
 
-    return Corpus(seq_len, embedded.DOMAINS, (train.text, held_out.text), (train.domain, held_out.domain),
+    return Corpus(seq_len, source.DOMAINS, (train.text, held_out.text), (train.domain, held_out.domain),
                   draw, windows, len(packed), -held_out.log_p / (len(held_out.text) - 1),
                   files.bytes_per_character([held_out.text[1:]]),
-                  files.digest([np.array(embedded.VERSION), train.text, held_out.text]), ())
+                  files.digest([np.array(source.VERSION), train.text, held_out.text]), ())
 
 
 def packs(starts, size):
