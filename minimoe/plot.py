@@ -156,7 +156,7 @@ def draw(*runs):
     """{name: Figure}: of one run all there is to see, of several their losses in one picture."""
     if len(runs) > 1:
         return dict(losses=losses("losses (lines: training; dots: held out)", *runs))
-    (run,), sizes, tokens = runs, watch.experts(*runs, BLOCKS), watch.domains(*runs, DOMAINS)
+    (run,), sizes, tokens = runs, watch.experts(*runs, BLOCKS), watch.frequent(*runs, DOMAINS)
     title = {name: f"{label(run.name, 40)}: {words}" for name, words in PICTURES.items()}
     figures = dict(loss=losses(title["loss"], run))
     if sizes:

@@ -36,7 +36,7 @@ def watch(routed, batch, domains=()):
     gate_entropy     {block: mean over the tokens that count of -sum_i p_i log p_i, nats: 0 for a sure router, log E for one
                      that cannot decide; null where no token counts}
     dead_experts     {block: how many experts got less than 1 / (10 E) of the choices}
-    expert_domain    {block: {domain: each expert's share of the first choices of its tokens}}; only domains of the batch
+    expert_domain    {block: {domain: each expert's share of the first choices of its tokens}}; only of those that count
     domain_tokens    {domain: how many of its tokens count}
 
     Padding is in none of them. Numbers are rounded to 4 digits. Where there is nothing to say, of a dense model, or of the
@@ -44,13 +44,15 @@ def watch(routed, batch, domains=()):
     """
     record = routing(routed, batch)
     layers = {i: [group[i] for group in routed] for i in record["expert_load"]}
-    domain = batch["domain"].reshape(-1) if layers and domains and "domain" in batch else None
-    return rounded(record | dict(
+    record |= dict(
         layer_drop_rate={i: routing([{i: seen} for seen in groups], batch)["drop_rate"] for i, groups in layers.items()},
         gate_entropy={i: mean_entropy(groups) for i, groups in layers.items()},
-        dead_experts={i: dead(groups) for i, groups in layers.items()},
-        expert_domain={} if domain is None else {i: by_domain(groups, domain, domains) for i, groups in layers.items()},
-        domain_tokens={} if domain is None else tokens_of(domain, batch["mask"], domains)))
+        dead_experts={i: dead(groups) for i, groups in layers.items()}, expert_domain={}, domain_tokens={})
+    if layers and domains and "domain" in batch:
+        domain, counts = batch["domain"].reshape(-1), ... if batch["mask"] is None else batch["mask"].reshape(-1)
+        record["expert_domain"] = {i: by_domain(groups, domain, domains) for i, groups in layers.items()}
+        record["domain_tokens"] = dict(zip(domains, np.bincount(domain[counts], minlength=len(domains)).tolist()))
+    return rounded(record)
 
 
 def queues(groups):
@@ -78,12 +80,6 @@ def by_domain(groups, domain, domains):
     cell = domain * (E + 1) + queues(groups)[:, 0]                            # the last column: tokens that do not count
     n = np.bincount(cell, minlength=len(domains) * (E + 1)).reshape(-1, E + 1)[:, :E]
     return {name: (row / row.sum()).tolist() for name, row in zip(domains, n) if row.sum()}
-
-
-def tokens_of(domain, mask, domains):
-    """{domain: how many of its tokens count}.   domain  (B*T,) int    mask  (B, T) bool or None"""
-    n = np.bincount(domain if mask is None else domain[mask.reshape(-1)], minlength=len(domains))
-    return {name: count for name, count in zip(domains, n.tolist()) if count}
 
 
 def rounded(x):
@@ -140,13 +136,16 @@ def parsed(line):
 
 def experts(run, most):
     """{sparse block: E} as in the last record that has experts; `most` blocks at most, from the first to the last."""
-    sizes = next(({i: load.size for i, load in r["expert_load"].items()} for r in reversed(run.records) if r["expert_load"]), {})
-    names, n = list(sizes), min(len(sizes), most)
-    return {name: sizes[name] for name in (names[round(j * (len(names) - 1) / max(n - 1, 1))] for j in range(n))}
+    def sizes(record):
+        return {block: load.size for block, load in record["expert_load"].items() if load.ndim == 1 and load.size}
+
+    E = next(filter(None, map(sizes, reversed(run.records))), {})
+    n = min(len(E), most)
+    return {block: E[block] for block in ([*E][round(j * (len(E) - 1) / max(n - 1, 1))] for j in range(n))}
 
 
-def domains(run, most):
-    """{domain: how many of its tokens count in all records}, of those `most` that have most."""
+def frequent(run, most):
+    """{domain: how many of its tokens count in all records}, of those `most` domains that have most."""
     total = {}
     for r in run.records:
         for name, n in r["domain_tokens"].items():
@@ -209,7 +208,7 @@ def evolution(run, sizes, tokens):
     entropy         of the gates, log E at most
     specialisation  mutual information of expert and domain: at most all there is to know, or all that E experts can tell
 
-    sizes, tokens   of `experts` and `domains`
+    sizes, tokens   of `experts` and `frequent`
     """
     dropped, gates = ({i: smoothed(run, name, i) for i in sizes} for name in ("layer_drop_rate", "gate_entropy"))
     if not any(np.isfinite(y).any() for y in dropped.values()):

@@ -79,7 +79,7 @@ def distilled(options, seed):
     return {"distance": distance(held_out(task, state, corpus), corpus.floor)}
 
 
-CURATED, RAW, GOOD = 4_000, 160_000, 0.2                    # pages; the share of good ones among the raw
+CURATED, RAW, GOOD = 4_000, 320_000, 0.2                    # pages; the share of good ones among the raw
 
 
 def crawl(seed):
