@@ -10,8 +10,9 @@ MOST = 1 << 18                  # of any size: what lies beyond is a slip of the
 KINDS = {int: ((int,), "an integer"), float: ((int, float), "a number"), str: ((str,), "text"), tuple: ((tuple,), "a tuple")}
 
 
-# router.ROUTERS by name, and k, the experts that each token is sent to; from argmax on they are in more/
-EXPERTS_PER_TOKEN = {"switch": 1, "glam": 2, "glam-token": 2, "gshard": 2, "argmax": 1, "sample": 1, "input-dropout": 1, "ntlb": 1}
+# router.ROUTERS by name, and k, the experts that each token is sent to; those of more/ behind the core's
+CORE_ROUTERS = {"switch": 1, "glam": 2, "glam-token": 2, "gshard": 2}
+EXPERTS_PER_TOKEN = CORE_ROUTERS | {"argmax": 1, "sample": 1, "input-dropout": 1, "ntlb": 1}
 
 
 def opt(default, help, *choices):

@@ -84,11 +84,11 @@ def filled(queue, kept, E, C):
 def queue_ffn(h, queues, W1, W2, ffn=relu_ffn, *by_row):
     """expert_ffn where the queues' lengths are known: no empty slot is multiplied, nor an expert whose queue is empty.
 
-    h  (n_slots, D) float    queues  E slices of its rows    W1  (E, D, F)    W2  (E, F, D)    y  (n_slots, D)
+    h  (n_slots, D) float    queues  E slices of its rows    W1  (E, D, F)    W2  (E, F, O)    y  (n_slots, O)
     ffn  what an expert computes of its rows and matrices, and of its rows of the arrays by_row, (n_slots, ...), not float
     """
     busy = [e for e, rows in enumerate(queues) if rows.start < rows.stop]
-    y = xp.zeros_like(h)
+    y = xp.zeros((len(h), W2.shape[-1]), h.dtype)
 
     def serve(e):
         rows = queues[e]
@@ -112,7 +112,7 @@ def queue_ffn(h, queues, W1, W2, ffn=relu_ffn, *by_row):
 def relu_experts(h, seen, W1, W2, C):
     """Every expert on its slots: queue_ffn where the queues' lengths can be read, expert_ffn where that would cost time.
 
-    h  (n_slots, D) float    seen  with queue and kept, as in moe_layer    o  (n_slots, D) or (E, C, D) float
+    h  (n_slots, D) float    seen  with queue and kept, as in moe_layer    o  (n_slots, O) or (E, C, O) float, O is D in a feed-forward
     """
     E, D, _ = W1.shape
     if C is None or reads_are_free():

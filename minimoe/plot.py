@@ -42,7 +42,7 @@ def label(name, most=24):
 
     def drawn(c):
         there = c.isprintable() and any(face.get_char_index(ord(c)) for face in faces)
-        return c if there else c.encode("ascii", "backslashreplace").decode()
+        return c if there else c.encode("unicode_escape").decode()
 
     text = "".join(map(drawn, name))
     return text if len(text) <= most else "…" + text[1 - most:]

@@ -20,7 +20,7 @@ DIGITS = 4                      # of every number: a step has some thousand toke
 
 NUMBERS = "loss val_loss floor drop_rate".split()                                         # of a record that is read
 BY_NAME = "expert_load layer_drop_rate gate_entropy domain_tokens".split()                # {block or domain: number or numbers}
-MOST = 1e15                     # of a number of a record; beyond is no measurement
+MOST = 1e15                     # of a number of a record, none of which is below 0; beyond is no measurement
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 
 
@@ -111,14 +111,14 @@ def read(folder):
     by_step = {record["step"]: record for record in found if record}
     if not by_step:
         raise ValueError(f"{path} has no line that can be read; expected the metrics of a training run")
-    return Run(path.resolve().parent.name or str(folder), [by_step[step] for step in sorted(by_step)], found.count(None))
+    return Run(Path(folder).resolve().name or str(folder), [by_step[step] for step in sorted(by_step)], found.count(None))
 
 
 def parsed(line):
     """The numbers of a line, nan for those that are missing or no measurement; None where the line is damaged."""
     def numbers(x):
         a = np.array(x, float)
-        return np.where(abs(a) < MOST, a, np.nan)
+        return np.where((0 <= a) & (a < MOST), a, np.nan)
 
     def each(found):
         return {name: numbers(x) for name, x in found.items()}

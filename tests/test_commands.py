@@ -18,8 +18,8 @@ from .commands import (BACKEND, TEXT, TINY, arrays, as_before, assert_refused, c
                        metrics, new_run, not_strict, text)
 
 pytestmark = not_strict
-RECORD = {"step", "loss", "val_loss", "aux_loss", "drop_rate", "expert_load", "skipped", "lr", "grad_norm",
-          "tokens_per_second", "seconds"}
+RECORD = {"step", "loss", "val_loss", "aux_loss", "drop_rate", "expert_load", "layer_drop_rate", "gate_entropy", "dead_experts",
+          "expert_domain", "domain_tokens", "skipped", "lr", "grad_norm", "tokens_per_second", "seconds", "floor"}
 
 
 def test_a_run_on_a_file(text, tmp_path, capsys):
@@ -29,7 +29,7 @@ def test_a_run_on_a_file(text, tmp_path, capsys):
     records = metrics(out)
     assert [r["step"] for r in records] == [1, 2, 3, 4]
     assert [r["val_loss"] is None for r in records] == [True, False, True, False]
-    assert all(set(r) == RECORD for r in records)
+    assert all(set(r) == RECORD and r["floor"] is None and r["domain_tokens"] == {text: 256} for r in records)
     assert f"held out: {records[-1]['val_loss']:.4f} nats per byte" in said and "a sample:" in said
     assert "the source itself" not in said, "only the embedded corpus has a known floor"
     state, configs, _ = load(out)

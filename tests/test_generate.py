@@ -194,9 +194,9 @@ def test_a_long_prompt_is_read_piece_by_piece(monkeypatch):
     p, prompt = parameters(cfg), integers(cfg.vocab_size, 1, 17)
     text = [int(host(decode_step(p, cfg, device(prompt), {}, 6)[0])[0, -1].argmax())]
 
-    def spy(p, cfg, ids, cache, context):
+    def spy(p, cfg, ids, *rest):
         sizes.append(ids.shape[1])
-        return decode_step(p, cfg, ids, cache, context)
+        return decode_step(p, cfg, ids, *rest)
     monkeypatch.setattr("minimoe.generate.decode_step", spy)
     assert drawn(cfg, p, 1, temperature=0, prompt=prompt[0]) == text and sizes == [6, 6, 5, 1]
 

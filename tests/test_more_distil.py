@@ -166,6 +166,16 @@ def test_without_a_share_of_the_teacher_training_is_plain_training():
         assert abs(other - b).max() > 1e-3
 
 
+@pytest.mark.parametrize("name", ["switch", "glam"])
+def test_a_student_s_step_reads_nothing_back(name, on_strict):
+    """Its teacher's queues, too, stay on the device."""
+    task, p, b, _, _ = student_and_teacher(name, dtype="float32")
+    with on_strict.no_host_reads(), on_strict.float32_only():
+        (ce, *_), backward = task.loss(p, b, {})
+        dp = backward(*device((np.ones((), np.float32), np.zeros((), np.float32), np.zeros((), np.float32))))
+    assert all(np.isfinite(host(a)).all() and host(a).any() for _, a in params.leaves(dp)) and host(ce) > 0
+
+
 def test_a_student_learns_what_its_teacher_says():
     """On random text, where there is nothing else to learn: with the teacher alone the student comes near it."""
     teacher_cfg, cfg = config("switch", n_layers=2), config("switch", n_layers=2, sparse="none")
@@ -188,7 +198,7 @@ def test_a_student_in_bfloat16_is_the_decoder_in_bfloat16(name):
     theta, shapes = vector(cfg, 1, "float32"), model.shapes(cfg)
     p, b = params.views(theta, shapes), batch(cfg)
     right = kinds.precision.task(cfg, name)
-    found = distil.task(cfg, None, None, 0.0, parents.decoder_in(name))
+    found = distil.task(cfg, None, None, 0.0, distil.decoder_in(name))
     (ce, *_), backward = right.loss(p, b, {})
     (ours, *_), back = found.loss(p, b, {})
     assert_equal(ours, ce)
@@ -318,7 +328,7 @@ def test_a_run_that_was_stopped_ends_as_the_one_that_never_was(which, teacher, s
 def test_a_teacher_that_gains_nothing_has_no_share_to_keep(teacher, tmp_path, capsys):
     """Its student's baseline has ten times its steps."""
     assert teach(teacher, tmp_path / "run", "--lr", "0.02", "--warmup", 2, steps=120) == 0
-    assert distil.NO_GAIN in capsys.readouterr().out and metrics(tmp_path / "run")[-1]["share_kept"] is None
+    assert parents.NO_GAIN in capsys.readouterr().out and metrics(tmp_path / "run")[-1]["share_kept"] is None
 
 
 @not_strict

@@ -24,7 +24,7 @@ EQUIVALENT = {
     ("np.minimum(slot", "- 2)"): "what a dropped token reads has weight 0",
     ("weight[:, j:j + 1]", "weight[:, j:j + 2]"): "a slice past the end is cut",
     ("h = np.zeros(", "h = np.ones("): "empty slots that no token reads",
-    ("y = np.zeros_like(h)", "y = np.ones_like(h)"): "empty slots that no token reads",
+    ("y = np.zeros((len(h), W2.shape[-1]), h.dtype)", "y = np.ones((len(h), W2.shape[-1]), h.dtype)"): "empty slots that no token reads",
     ("dh, dW1, dW2 = (np.zeros_like", "dh, dW1, dW2 = (np.ones_like"): "empty slots that no token reads",
     ("else (0, 0, 0)", "else (1, 0, 0)"): "an empty queue has no rows",
     ("rows.start < rows.stop", "rows.start <= rows.stop"): "an empty queue is served, and nothing comes of it",

@@ -1,6 +1,7 @@
-"""Exploration: three ways, beside the input jitter of router.switch, in which a top-1 router may try other experts in training.
+"""Exploration: how a top-1 router may try other experts in training, beside the jitter of router.switch.
 
-Switch Transformer, App. C, Table 11: argmax, which does not explore; input jitter; input dropout; sampling, clearly the worst.
+Switch Transformer, App. C, Table 11: input jitter, argmax, which does not explore, and input dropout, best first and close
+together; sampling clearly worse.
 
 N tokens of one group   D model width   E experts   C capacity of one expert
 """
@@ -16,7 +17,7 @@ DROPPED = 0.1                   # share of the router's input that input dropout
 def dropout(rng, N, D, eps):
     """Factors for the router's input: 0 with probability 0.1, else 1 / 0.9, so that their mean is 1.   (N, D)
 
-    Given to router.switch as its noise, which the experts never see: Switch, App. C, input dropout. No part of eps.
+    Given to router.switch as its noise, which the experts never see: Switch, App. C, input dropout.   eps  is not used
     """
     return (rng.random((N, D), dtype=xp.float32) >= DROPPED).astype(xp.float32) / (1 - DROPPED)
 

@@ -118,7 +118,7 @@ def again(module, **names):
     return copy
 
 
-def rounded(route):
+def low_route(route):
     """A router whose gates, and whose gradients of the tokens, are rounded: no float32 leaves it (Switch, Sec. 2.4)."""
     def of(x, W, C, mask, noise):
         (gates, *rest), back_route = route(x, W, C, mask, noise)
@@ -136,7 +136,7 @@ def routers(precision):
     """ROUTERS for a precision: selective ones compute in float32, as they are; the core's can in bfloat16, too."""
     low_router = again(router, linear=low(ops.linear), softmax=softmax)
     entries = {"selective": router, "bfloat16": low_router}[precision].ROUTERS
-    return {name: entry._replace(route=rounded(entry.route)) for name, entry in entries.items()}
+    return {name: entry._replace(route=low_route(entry.route)) for name, entry in entries.items()}
 
 
 @functools.cache

@@ -8,8 +8,9 @@ from .. import command, config, run
 from ..config import EXPERTS_PER_TOKEN, Model, Train, expect
 from ..model import shapes
 from ..params import initial, leaves, views
+from .distil import EXPERTS, inherited
 from .kinds import LM
-from .parents import EXPERTS, inherited, loss_of, opened, parser_of, serve
+from .parents import loss_of, opened, parser_of, serve
 
 PROGRAM = "python -m minimoe.more.upcycle"
 ROUTER, TWO = "switch", config.PRESETS["glam"]["capacity_factor"]             # where none is named; where a token has two experts

@@ -3,7 +3,7 @@ import math
 from dataclasses import dataclass
 
 from .. import config
-from ..config import EXPERTS_PER_TOKEN, MOST, check_at_least, check_choices, check_ranges, expect, opt
+from ..config import CORE_ROUTERS, MOST, check_at_least, check_choices, check_ranges, expect, opt
 from ..data import tokenizer
 
 SENTINELS = 100                 # as T5 has; with bytes they are the ids behind padding and end
@@ -23,7 +23,7 @@ class T5:
     sparse_step: int = opt(2, "the encoder's sparse blocks: every n-th, from the second on; 1: all; 0: none")
     decoder_sparse_step: int = opt(2, "the same of the decoder")
     n_experts: int = opt(8, "E, experts of a sparse block")
-    router: str = opt("switch", "how tokens are sent to experts", *EXPERTS_PER_TOKEN)
+    router: str = opt("switch", "how tokens are sent to experts", *CORE_ROUTERS)
     capacity_factor: float = opt(1.25, "room of an expert in training, in even shares (Switch, Eq. 3)")
     jitter: float = opt(0.01, "eps, noise on the switch router's input in training (Switch, App. C)")
     tie: str = opt("all", "one embedding for both stacks and the head; the head has its own; each its own", "all", "stacks", "none")
@@ -41,7 +41,7 @@ class T5:
         check_at_least(self, 4, "n_buckets", most=1024)
         check_at_least(self, 2, "vocab_size", most=MOST)
         expect(self.d_kv or self.d_model % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of --d-model {self.d_model}")
-        k = EXPERTS_PER_TOKEN[self.router]
+        k = CORE_ROUTERS[self.router]
         expect(self.n_experts >= k, "n_experts", self.n_experts, f"{k} or more: --router {self.router} sends each token to {k}")
         check_ranges(self, "capacity_factor", "init_scale")
         for name in ("start_id", "eos_id"):
