@@ -14,9 +14,10 @@
     step.py         the training step and the loop around it
     checkpoint.py   save and load
     generate.py     sampling with cached keys and values
-    count.py        parameters and FLOPs
+    count.py        what a model costs
 
 Around it: data/ (bytes, files, the embedded corpus), t5/ (the encoder-decoder as published, span
-corruption, Adafactor, fine-tuning, other people's checkpoints), more/ (precision, distillation), grade/ (exercises, and the
-suite that grades students) and bench.py (speed and memory, beside PyTorch).
+corruption, Adafactor, fine-tuning, other people's checkpoints), more/ (the papers' further techniques, one a file), lessons/
+(studies of several seeds), grade/ (exercises, and the suite that grades students), bench.py (speed and memory, beside PyTorch),
+plot.py (pictures of a run).
 """

@@ -173,7 +173,8 @@ def test_options_of_its_own(dense, tmp_path):
     assert (cfg.sparse, cfg.router, cfg.capacity_factor, cfg.n_experts) == ("first", "glam", 3.0, 8)
     assert (found["data"].data, found["data"].seq_len, found["train"].lr) == ((str(tmp_path / "other.txt"),), 16, 0.1)
     assert make(dense, tmp_path / "timed", "--minutes", "0.003") == 0
-    assert load(tmp_path / "timed")[0].step == load(tmp_path / "timed")[1]["train"].steps >= 1
+    state, found, _ = load(tmp_path / "timed")
+    assert state.step == found["train"].steps >= 1 and (found["model"].router, found["model"].capacity_factor) == ("glam", 2.0)
 
 
 @not_strict

@@ -65,8 +65,9 @@ def test_the_students_commands_run(tmp_path):
 
 def test_the_map_in_the_package_names_every_file_of_the_core():
     import minimoe
-    named = set(re.findall(r"^    ([a-z_]+\.py) ", minimoe.__doc__, re.M)) | {"__init__.py", "command.py", "run.py", "bench_measure.py"}
-    assert named | {"bench.py", "bench_torch.py"} == {p.name for p in (ROOT / "minimoe").glob("*.py")}
+    named = set(re.findall(r"^    ([a-z_]+\.py) ", minimoe.__doc__, re.M))
+    tools = "__init__ command run watch plot count_papers count_costs bench bench_measure bench_torch".split()
+    assert named | {f"{name}.py" for name in tools} == {p.name for p in (ROOT / "minimoe").glob("*.py")}
 
 
 def test_there_are_commands_in_the_readme():
@@ -145,3 +146,10 @@ def test_sampling_commands_run(command, trained):
     done = subprocess.run([sys.executable, "sample.py", *words, "--checkpoint", str(trained), "--tokens", "5"], cwd=ROOT,
                           capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_studies_are_what_is_stored():
+    """Table by table, as `python -m minimoe.lessons.study all` prints them."""
+    from minimoe.lessons import results, study
+    lines = [line for name in study.STUDIES for line in study.page(name, results.load(results.FOLDER / f"{name}.json"))]
+    assert section("studies") == "\n".join(lines).strip().splitlines()

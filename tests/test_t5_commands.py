@@ -246,7 +246,7 @@ def test_words_without_a_vocabulary(capsys):
 
 
 def test_each_command_refuses_the_others_runs(text, pretrained, tuned, tmp_path, capsys):
-    assert_refused(capsys, call(train, "--resume", "--out", tuned), "a run of the kind t5-pairs; expected lm or t5")
+    assert_refused(capsys, call(train, "--resume", "--out", tuned), "a run of the kind t5-pairs; expected lm or switch-attention or t5")
     assert_refused(capsys, call(finetune, "--resume", "--out", pretrained), "a run of the kind t5; expected t5-pairs",
                    program="python -m minimoe.t5.finetune")
 

@@ -166,10 +166,12 @@ def single_threads():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def show(name, found):
-    """Print a study's table beside the paper's, and what may be said."""
+def page(name, found):
+    """Lines that show a study: its question, its table beside the paper's, and what may be said."""
     study = STUDIES[name]
-    print(f"## {name}: {study.question}\n", *results.table(study, found), "", *results.claims(study, found), "", sep="\n")
+    yield from (f"**{study.question}** `{PROGRAM} {name}`", "")
+    yield from results.table(study, found)
+    yield from ("", *results.claims(study, found), "")
 
 
 def options(argv):
@@ -194,7 +196,7 @@ def work(argv):
     folder = Path(given.results)
     folder.mkdir(parents=True, exist_ok=True)
     for name in STUDIES if given.name == "all" else [given.name]:
-        show(name, go(name, given.seeds, given.jobs, folder))
+        print(*page(name, go(name, given.seeds, given.jobs, folder)), sep="\n")
 
 
 def main(argv=None):

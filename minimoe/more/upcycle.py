@@ -13,22 +13,25 @@ from .kinds import LM
 from .parents import loss_of, opened, parser_of, serve
 
 PROGRAM = "python -m minimoe.more.upcycle"
-ROUTER, TWO = "switch", config.PRESETS["glam"]["capacity_factor"]             # where none is named; where a token has two experts
+ROUTER, TWO = "glam", config.PRESETS["glam"]["capacity_factor"]             # where none is named; where a token has two experts
 
 
 def upcycled(dense_theta, dense_cfg, sparse_cfg, rng):
     """A sparse model's first parameters: a dense model's, each expert a copy of the feed-forward in whose place it stands.
 
-    Sparse Upcycling (arXiv 2212.05055), Sec. 2:
+    Sparse Upcycling (arXiv 2212.05055), Sec. 3, Figure 1:
         W1_e = W1,  W2_e = W2  for every expert e;   router ~ N(0, 0.02^2), drawn from rng;   all else as it is
 
     Equal experts make of a token the sum of its gates times FFN(x). Two experts' gates sum to 1: without a capacity limit the
-    model computes what the dense one did. One expert's gate is p_i, little more than 1/E at first: therefore W2_e = E W2 there.
+    model computes what the dense one did. One expert's gate is p_i, little more than 1/E at first: there W2_e = E W2.
 
     dense_theta  (P',) float    parameters of dense_cfg
     theta        (P,)  float    parameters of sparse_cfg
 
     Raises ValueError where the dense model holds experts or its feed-forward makes none, or the two are not of the same sizes.
+
+    Departs: the paper copies W2 whatever the gates are. From a run of 1,500 steps with 0.806 nats per byte, at steps 0, 50 and
+    300 (lr 5e-4, two seeds): switch 1.166, 0.889, 0.821; switch with E W2 0.822, 0.815, 0.802; glam 0.806, 0.815, 0.801.
     """
     expect(dense_cfg.sparse == "none", "sparse", dense_cfg.sparse, "none: what is upcycled holds no experts")
     expect(dense_cfg.ffn == "relu", "ffn", dense_cfg.ffn, "relu: experts are W1 and W2, and GEGLU has three matrices")
@@ -42,7 +45,7 @@ def upcycled(dense_theta, dense_cfg, sparse_cfg, rng):
 
 
 def upcycle(given):
-    """A sparse run from a dense one to its end: the exit code."""
+    """A sparse run from a dense one to its end, its moments and learning rates from their beginning: the exit code."""
     run.check_length(given)
     dense = opened(given.pop("dense"))
     if dense.configs["model"].sparse != "none":
@@ -54,9 +57,8 @@ def upcycle(given):
         usual |= dict(capacity_factor=TWO)
     values = dataclasses.asdict(dense.configs["model"]) | usual | dataclasses.asdict(dense.configs["data"]) | given
     configs = config.from_options(values)
-    rng = np.random.default_rng(configs["train"].seed)
+    folder, rng = run.folder_of(given), np.random.default_rng(configs["train"].seed)
     theta = upcycled(dense.state.theta, dense.configs["model"], configs["model"], rng)
-    folder = run.folder_of(given)
     configs, corpus, state = run.begin(LM, configs, folder, theta)
     print(*run.describe(LM, configs, corpus), sep="\n")
     before = loss_of(dense, corpus), run.held_out_loss(LM.task(configs), state, corpus)
