@@ -143,7 +143,8 @@ class Train:
 @dataclass(frozen=True)
 class Data:
     """What is learned from.   Raises ValueError where a sequence is too short."""
-    data: tuple = opt((), "files to learn from (a.txt, or a.txt:0.6 b.txt:0.4 for a mixture), or python, or babel; none: embedded corpus")
+    data: tuple = opt((), "files to learn from (a.txt, or a.txt:0.6 b.txt:0.4 for a mixture), or python, or babel; "
+                      "none: embedded corpus")
     seq_len: int = opt(64, "T, bytes of a sequence")
 
     def __post_init__(self):

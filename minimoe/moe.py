@@ -112,7 +112,7 @@ def queue_ffn(h, queues, W1, W2, ffn=relu_ffn, *by_row):
 def relu_experts(h, seen, W1, W2, C):
     """Every expert on its slots: queue_ffn where the queues' lengths can be read, expert_ffn where that would cost time.
 
-    h  (n_slots, D) float    seen  with queue and kept, as in moe_layer    o  (n_slots, O) or (E, C, O) float, O is D in a feed-forward
+    h  (n_slots, D) float    seen  with queue and kept, as in moe_layer    o  (n_slots, O) or (E, C, O) float
     """
     E, D, _ = W1.shape
     if C is None or reads_are_free():

@@ -108,7 +108,8 @@ def routing(routed, batch):
             E, kept, queue = layer["p"].shape[1], host(layer["kept"]), host(layer["queue"])
             dropped, choices = dropped + (~kept[queue < E]).sum(), choices + (queue < E).sum()
             load[i] = load.get(i, 0) + (queue[:, :1] == range(E)).sum(0)
-    return dict(drop_rate=float(dropped / max(choices, 1)), expert_load={i: (n / max(n.sum(), 1)).tolist() for i, n in load.items()})
+    return dict(drop_rate=float(dropped / max(choices, 1)),
+                expert_load={i: (n / max(n.sum(), 1)).tolist() for i, n in load.items()})
 
 
 def evaluate(task, theta, batches):

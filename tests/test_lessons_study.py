@@ -8,7 +8,7 @@ import pytest
 
 from minimoe import backend
 from minimoe.data import corpus
-from minimoe.lessons import results, runs, study
+from minimoe.lessons import results, running, runs, study
 from minimoe.lessons.study import STUDIES, Claim, Study
 
 from .commands import assert_refused, call
@@ -25,7 +25,7 @@ def stored(**columns):
 
 def test_the_difference_is_that_of_the_same_seeds():
     found = stored(a=[1.0, 2.0, 3.0], b=[1.5, 2.4, 3.6, 9.0])
-    d, error = results.difference(found, "a", "b", "distance")
+    d, error = results.difference(*(results.column(found, v, "distance") for v in "ab"))
     by_seed = [-0.5, -0.4, -0.6]
     assert d == pytest.approx(sum(by_seed) / 3)
     assert error == pytest.approx(math.sqrt(sum((x - d) ** 2 for x in by_seed) / 2 / 3))
@@ -34,10 +34,10 @@ def test_the_difference_is_that_of_the_same_seeds():
 @pytest.mark.parametrize("a, b, same, word", [
     ([1.0, 1.1, 0.9], [2.0, 2.1, 1.9], False, "agrees"),                     # far below
     ([2.0, 2.1, 1.9], [1.0, 1.1, 0.8], False, "against"),                    # far above
-    ([1.0, 1.5, 0.9], [1.1, 1.2, 1.3], False, "shows nothing"),
-    ([1.0, 1.5, 0.9], [1.1, 1.2, 1.3], True, "agrees"),
+    ([1.0, 1.5, 0.9], [1.1, 1.2, 1.3], False, "no difference to see"),
+    ([1.0, 1.5, 0.9], [1.1, 1.2, 1.3], True, "no difference to see"),
     ([1.0, 1.1, 0.9], [2.0, 2.1, 1.8], True, "against"),
-    ([1.0], [2.0], False, "not known"), ([], [1.0, 2.0], False, "not known"),
+    ([1.0, 1.01], [2.0, 2.01], False, "not known"), ([], [1.0, 2.0], False, "not known"),
 ])
 def test_no_direction_under_three_standard_errors(a, b, same, word):
     assert results.verdict(Claim("a", "b", "", same=same), stored(a=a, b=b))[0] == word
@@ -46,7 +46,7 @@ def test_no_direction_under_three_standard_errors(a, b, same, word):
 def test_exactly_three_standard_errors_are_not_enough():
     values = np.array([-1.0, 0.0, 1.0])
     error = values.std(ddof=1) / math.sqrt(3)
-    for shift, word in (2.99, "shows nothing"), (3.01, "agrees"):
+    for shift, word in (2.99, "no difference to see"), (3.01, "agrees"):
         found = stored(a=[*(values - shift * error)], b=[0.0, 0.0, 0.0])
         assert results.verdict(Claim("a", "b", ""), found)[0] == word
 
@@ -81,7 +81,7 @@ def test_every_variant_runs(name, small, monkeypatch):
     monkeypatch.setattr(runs, "CURATED", 500)
     monkeypatch.setattr(runs, "RAW", 6000)
     for variant in STUDIES[name].variants:
-        run = study.one(name, variant, 1)
+        run = running.one(STUDIES[name].run, variant, STUDIES[name].variants[variant], 1)
         assert set(STUDIES[name].measures) <= run["measures"].keys() and run["seed"] == 1
         assert all(math.isfinite(value) for value in run["measures"].values())
 
@@ -117,7 +117,7 @@ def toy(monkeypatch):
     s = Study("Is a below b?", "what", dict(a=dict(lr=0.1), b=dict(lr=0.2)), ("distance",), "a paper", dict(a="1.0"),
               (Claim("a", "b", "a paper"),), lambda options, seed: dict(distance=10 * options["lr"] + 0.001 * seed))
     monkeypatch.setitem(study.STUDIES, "toy", s)
-    monkeypatch.setattr(study, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(running, "ProcessPoolExecutor", Here)
     Here.asked = []
     return s
 
@@ -129,10 +129,10 @@ def test_what_is_stored_is_not_run_again(toy, tmp_path, capsys):
         assert len(Here.asked) == new
     kept = json.loads((tmp_path / "toy.json").read_text(encoding="utf-8"))
     assert kept["study"] == "toy" and kept["command"] == "python -m minimoe.lessons.study toy --seeds 3"
-    assert kept["versions"].keys() == {"python", "numpy", "system"} and len(kept["date"]) == 10
+    assert all(run["made"].keys() == {"date", "python", "numpy", "system"} for run in kept["runs"])
     assert [(run["variant"], run["seed"]) for run in kept["runs"]] == [(v, s) for s in (1, 2, 3) for v in "ab"]
     out = capsys.readouterr().out
-    assert "| a | 1.0020 ± 0.0006 | 3 | 1.0 |" in out and "Here: agrees (-1.0000 ± 0.0000" in out
+    assert "| a | 1.0020 ± 0.0006 | 3 | 1.0 |" in out and "Here: **agrees** (-1.0000 ± 0.0000" in out
 
 
 def test_runs_of_other_options_are_made_anew(toy, tmp_path, monkeypatch):
@@ -140,7 +140,7 @@ def test_runs_of_other_options_are_made_anew(toy, tmp_path, monkeypatch):
     Here.asked.clear()
     toy.variants["b"] = dict(lr=0.3)
     call(study, "toy", "--seeds", 1, "--results", tmp_path)
-    assert Here.asked == [("toy", "b", 1)]
+    assert [args[1:] for args in Here.asked] == [("b", dict(lr=0.3), 1)]
     Here.asked.clear()
     monkeypatch.setattr(runs, "BASE", SMALL)
     call(study, "toy", "--seeds", 1, "--results", tmp_path)
@@ -155,7 +155,7 @@ def test_an_interrupted_study_keeps_what_was_done(toy, tmp_path, monkeypatch):
 
     monkeypatch.setitem(study.STUDIES, "toy", toy._replace(run=until_b))
     monkeypatch.setattr(Here, "submit", lambda self, work, *args: Later(work, args))
-    monkeypatch.setattr(study, "as_completed", iter)
+    monkeypatch.setattr(running, "as_completed", iter)
     assert call(study, "toy", "--seeds", 1, "--results", tmp_path) == 130
     assert [run["variant"] for run in results.load(tmp_path / "toy.json")] == ["a"]
 
@@ -170,6 +170,12 @@ class Later(Future):
 
     def result(self, timeout=None):
         return self.work(*self.args)
+
+    def exception(self, timeout=None):
+        try:
+            self.result()
+        except BaseException as error:
+            return error
 
 
 @pytest.mark.parametrize("argv, words", [
@@ -190,6 +196,19 @@ def test_damaged_results_are_refused_and_stay(toy, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_stored_results_are_those_of_the_studies_as_they_are_defined(name):
-    found = results.load(results.FOLDER / f"{name}.json")
-    there = {(run["variant"], run["seed"]) for run in found if study.counts(STUDIES[name], run)}
+    there = {(run["variant"], run["seed"]) for run in study.stored(name)}
     assert {(v, seed) for v in STUDIES[name].variants for seed in (1, 2, 3)} <= there, f"run: {study.PROGRAM} {name}"
+
+
+def test_a_run_that_is_ended_from_outside_is_a_sentence(toy, tmp_path, monkeypatch, capsys):
+    def broken(options, seed):
+        if options["lr"] == 0.2:
+            raise running.BrokenProcessPool("terminated abruptly")
+        return dict(distance=1.0)
+
+    monkeypatch.setitem(study.STUDIES, "toy", toy._replace(run=broken))
+    monkeypatch.setattr(Here, "submit", lambda self, work, *args: Later(work, args))
+    monkeypatch.setattr(running, "as_completed", iter)
+    assert_refused(capsys, call(study, "toy", "--seeds", 1, "--jobs", 2, "--results", tmp_path), "a run of toy was ended",
+                   "expected --jobs below 2", program=study.PROGRAM)
+    assert [run["variant"] for run in results.load(tmp_path / "toy.json")] == ["a"]

@@ -136,8 +136,8 @@ WRONG = {
     "the teacher is not heard": ("if noise is None or soft == 0:", "if True:"),
     "padding counts": ("mixed_loss(logits, y, said, mask, soft)", "mixed_loss(logits, y, said, None, soft)"),
     "shares swapped": ("mixed_loss(logits, y, said, mask, soft)", "mixed_loss(logits, y, said, mask, 1 - soft)"),
-    "the gradient is cross-entropy's": ("ce, back_ce = mixed_loss(logits, y, said, mask, soft)",
-                                        "ce, back_ce = mixed_loss(logits, y, said, mask, soft)[0], cross_entropy(logits, y, mask)[1]"),
+    "the gradient is cross-entropy's": ("ce, back_ce = mixed_loss(logits, y, said, mask, soft)", "ce, back_ce = "
+                                        "mixed_loss(logits, y, said, mask, soft)[0], cross_entropy(logits, y, mask)[1]"),
 }
 
 
@@ -181,14 +181,14 @@ def test_a_student_learns_what_its_teacher_says():
     teacher_cfg, cfg = config("switch", n_layers=2), config("switch", n_layers=2, sparse="none")
     teacher = params.views(0.5 * vector(teacher_cfg, 2), model.shapes(teacher_cfg))
     b, far = batch(cfg, B=8, padding=0), []
-    said = model.decoder(teacher, teacher_cfg, b["x"], None, None, {})[0][0]
+    said, y = host(model.decoder(teacher, teacher_cfg, b["x"], None, None, {})[0][0]), host(b["y"])
     task = distil.task(cfg, teacher, teacher_cfg, 1.0)
     state = step.new_state(task, np.random.default_rng(0), "float64")
     for state, record in step.fit(task, state, Corpus(cfg), train_config(steps=80, lr=2e-2, log_every=80, eps=1e-8)):
         p = params.views(state.theta, task.shapes)
         if state.step in (1, 80):
             logits = model.decoder(p, cfg, b["x"], None, None, {})[0][0]
-            far.append(mixture(host(logits), host(b["y"]), host(said), None, 1.0) - mixture(host(said), host(b["y"]), host(said), None, 1.0))
+            far.append(mixture(host(logits), y, said, None, 1.0) - mixture(said, y, said, None, 1.0))
     assert 0 < far[1] < 0.5 * far[0], far
 
 
@@ -211,9 +211,10 @@ def test_a_student_in_bfloat16_is_the_decoder_in_bfloat16(name):
 
 def test_the_share_that_is_kept_is_table_7_s():
     """Switch, Table 7: negative log perplexities of teacher and student beside T5-Base's -1.636, and the per cent as printed."""
-    for teacher, student, percent in ((1.505, 1.587, 37), (1.474, 1.585, 32), (1.444, 1.579, 30), (1.432, 1.582, 27), (1.427, 1.578, 28)):
+    table = (1.505, 1.587, 37), (1.474, 1.585, 32), (1.444, 1.579, 30), (1.432, 1.582, 27), (1.427, 1.578, 28)
+    for teacher, student, percent in table:
         assert abs(100 * distil.share_kept(student, teacher, 1.636) - percent) <= 0.6
-    assert distil.share_kept(1.0, 1.0, 2.0) == 1 and distil.share_kept(2.0, 1.0, 2.0) == 0 and distil.share_kept(3.0, 1.0, 2.0) == -1
+    assert [distil.share_kept(student, 1.0, 2.0) for student in (0.5, 1.0, 2.0, 3.0)] == [1.5, 1, 0, -1]
 
 
 @pytest.mark.parametrize("teacher", [2.0, 2.1, math.nan, math.inf])
@@ -237,7 +238,8 @@ def teacher(tmp_path_factory):
     """A run with experts, and the file that it learnt from."""
     folder = tmp_path_factory.mktemp("teacher")
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    assert new_run(str(folder / "text.txt"), folder / "run", "--lr", "0.02", "--warmup", 2, "--ffn", "geglu", "--seq-len", 32, steps=12) == 0
+    argv = ["--lr", "0.02", "--warmup", 2, "--ffn", "geglu", "--seq-len", 32]
+    assert new_run(str(folder / "text.txt"), folder / "run", *argv, steps=12) == 0
     return folder / "run"
 
 
@@ -260,7 +262,8 @@ def test_a_student_and_its_baseline(teacher, tmp_path, capsys):
     assert [r["step"] for r in records] == [r["step"] for r in plain] == [1, 2, 3, 4]
     losses = {name: records[-1][name] for name in ("val_loss", "teacher_loss", "baseline_loss")}
     assert losses["baseline_loss"] == plain[-1]["val_loss"] and losses["teacher_loss"] == metrics(teacher)[-1]["val_loss"]
-    assert "held out, nats per byte: student {val_loss:.4f}, teacher {teacher_loss:.4f}, baseline {baseline_loss:.4f}".format(**losses) in said
+    line = "held out, nats per byte: student {val_loss:.4f}, teacher {teacher_loss:.4f}, baseline {baseline_loss:.4f}"
+    assert line.format(**losses) in said
     share = (losses["val_loss"] - losses["baseline_loss"]) / (losses["teacher_loss"] - losses["baseline_loss"])
     assert 0 < share < 1 and records[-1]["share_kept"] == share
     assert f"of what the teacher gains over the baseline its student has {100 * share:.1f} %" in said
@@ -283,7 +286,7 @@ def test_the_baseline_is_the_dense_run_of_train_py(teacher, student, tmp_path, c
 
 
 @not_strict
-def test_a_student_s_first_weights(teacher, tmp_path, monkeypatch):
+def test_a_student_s_first_weights(teacher, tmp_path):
     """--init copied and fresh, at a learning rate of next to nothing; fresh ones are the baseline's."""
     for init in ("copied", "fresh"):
         assert teach(teacher, tmp_path / init, "--init", init, "--lr", "1e-30") == 0
@@ -423,4 +426,5 @@ def test_nobody_goes_on_without_the_teacher(teacher, student, tmp_path, capsys):
     shutil.copytree(student / "baseline", tmp_path / "run" / "baseline")
     assert_refused(capsys, teach(teacher, tmp_path / "run", "--lr", "0.1"), "has --lr 0.002; expected 0.1", program=PROGRAM)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["baseline"]
-    assert teach(teacher, tmp_path / "run") == 0 and metrics(tmp_path / "run")[-1]["share_kept"] == metrics(student)[-1]["share_kept"]
+    assert teach(teacher, tmp_path / "run") == 0
+    assert metrics(tmp_path / "run")[-1]["share_kept"] == metrics(student)[-1]["share_kept"]

@@ -8,14 +8,13 @@ import pytest
 import sample
 import train
 from minimoe import checkpoint, model, params
-from minimoe.config import EXPERTS_PER_TOKEN
-from minimoe.more import kinds, upcycle
+from minimoe.more import distil, kinds, upcycle
 
 from .commands import BACKEND, TEXT, arrays, as_before, assert_refused, call, load, metrics, new_run, not_strict, text  # noqa: F401
 from .helpers import assert_close, assert_equal, batch, config, device, host, normal
 from .test_mutants import mutated
 
-SPARSE = [("switch", "second"), ("glam", "second"), ("glam", "first"), ("glam-token", "second"), ("gshard", "first"), ("ntlb", "second")]
+SPARSE = [("switch", "second"), ("switch", "first"), ("glam", "second"), ("glam", "first"), ("gshard", "first"), ("ntlb", "second")]
 
 
 def dense_and_sparse(router, sparse="second", **changes):
@@ -48,7 +47,7 @@ def check_weights(router="switch", sparse="second"):
             assert a.shape == (8, 4) and 0.01 < a.std() < 0.03 and abs(a).max() < 0.1
         elif path[0] == "blocks" and path[2] == "ffn" and path[-1] != "norm" and ("blocks", path[1], "ffn", "router") in found:
             for e in range(4):
-                assert_equal(a[e], theirs[path] * (4 if path[-1] == "W2" and EXPERTS_PER_TOKEN[router] == 1 else 1))
+                assert_equal(a[e], theirs[path])
         else:
             assert_equal(a, theirs[path])
     assert_equal(dense, before)
@@ -78,8 +77,8 @@ def test_with_two_experts_a_token_nothing_has_changed(router, sparse, n_experts)
     assert_close(found, expected, 1e-12)
 
 
-def test_with_one_expert_a_token_it_is_the_feed_forward_times_e_p():
-    """By hand, for one layer: y = E p_i FFN(x), and E p_i is not 1 but near it."""
+def test_with_one_expert_a_token_it_is_the_feed_forward_times_its_gate():
+    """For one layer: y = p_i FFN(x), and p_i is near 1 / E at first."""
     dense_cfg, cfg = dense_and_sparse("switch", "first", n_layers=1)
     dense = vector(dense_cfg)
     p, old = (params.views(theta, model.shapes(c)) for theta, c in
@@ -88,8 +87,8 @@ def test_with_one_expert_a_token_it_is_the_feed_forward_times_e_p():
     (y, _, _, seen), _ = model.sparse_ffn(x[None], p["blocks"][0]["ffn"], model.ROUTERS["switch"].route, None, None, None)
     gate = host(seen["p"]).max(-1)
     ffn = host(model.dense_ffn(x, old["blocks"][0]["ffn"])[0] - x)
-    assert_close(host(y)[0], host(x) + 4 * gate[:, None] * ffn)
-    assert (1 < 4 * gate).all() and (4 * gate < 1.5).all()
+    assert_close(host(y)[0], host(x) + gate[:, None] * ffn)
+    assert (1 / 4 < gate).all() and (gate < 1.5 / 4).all()
 
 
 def test_alone_one_expert_s_model_is_the_dense_model():
@@ -98,20 +97,21 @@ def test_alone_one_expert_s_model_is_the_dense_model():
     assert_close(found, expected, 1e-12)
 
 
+NAME = "path in theirs and path not in experts:"
 WRONG = {
-    "experts of one gate as they are": ("EXPERTS_PER_TOKEN[sparse_cfg.router] == 1", "False"),
-    "experts of two gates made larger": ("EXPERTS_PER_TOKEN[sparse_cfg.router] == 1", "True"),
-    "both matrices larger": ('w.per_expert and path[-1] == "W2"', "w.per_expert"),
-    "dense blocks larger, too": ('w.per_expert and path[-1] == "W2"', 'path[-1] == "W2"'),
+    "the experts share the weights": (distil, "inherited", "= theirs[path]\n", "= theirs[path] / (4 if w.per_expert else 1)\n"),
+    "fresh experts": (distil, "inherited", NAME, "path in theirs and not w.per_expert:"),
+    "fresh norms": (distil, "inherited", NAME, "path in theirs and path[-1] != 'norm':"),
+    "fresh attention": (distil, "inherited", NAME, "path in theirs and 'attention' not in path:"),
+    "no router": (upcycle, "upcycled", "initial(layout,", "0 * initial(layout,"),
 }
 
 
-@pytest.mark.parametrize("old, new", WRONG.values(), ids=[name.replace(" ", "_") for name in WRONG])
-def test_wrong_first_weights_are_noticed(old, new, monkeypatch):
-    monkeypatch.setattr(upcycle, "upcycled", mutated(upcycle, "upcycled", old, new))
+@pytest.mark.parametrize("module, name, old, new", WRONG.values(), ids=[name.replace(" ", "_") for name in WRONG])
+def test_wrong_first_weights_are_noticed(module, name, old, new, monkeypatch):
+    monkeypatch.setattr(upcycle, name, mutated(module, name, old, new))
     with pytest.raises(AssertionError):
         check_weights("switch")
-        check_weights("glam")
 
 
 @pytest.mark.parametrize("changes, said", [
@@ -137,7 +137,8 @@ def dense(tmp_path_factory):
     """A dense run, and the file that it learnt from."""
     folder = tmp_path_factory.mktemp("dense")
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    assert new_run(str(folder / "text.txt"), folder / "run", "--preset", "dense", "--seq-len", 32, "--lr", "0.02", "--warmup", 2, steps=12) == 0
+    argv = ["--preset", "dense", "--seq-len", 32, "--lr", "0.02", "--warmup", 2]
+    assert new_run(str(folder / "text.txt"), folder / "run", *argv, steps=12) == 0
     return folder / "run"
 
 
@@ -154,7 +155,8 @@ def test_a_dense_run_becomes_a_sparse_one(router, capacity_factor, dense, tmp_pa
     said = capsys.readouterr().out
     state, found, _ = load(out)
     there = load(dense)[1]
-    assert found["model"] == dataclasses.replace(there["model"], sparse="second", n_experts=3, router=router, capacity_factor=capacity_factor)
+    experts = dict(sparse="second", n_experts=3, router=router, capacity_factor=capacity_factor)
+    assert found["model"] == dataclasses.replace(there["model"], **experts)
     assert found["data"] == there["data"] and [r["step"] for r in metrics(out)] == [1, 2, 3, 4]
     before, after = metrics(dense)[-1]["val_loss"], metrics(out)[-1]["val_loss"]
     first = float(said.split(" nats per byte, and ")[1].split()[0])
@@ -166,8 +168,8 @@ def test_a_dense_run_becomes_a_sparse_one(router, capacity_factor, dense, tmp_pa
 @not_strict
 def test_options_of_its_own(dense, tmp_path):
     (tmp_path / "other.txt").write_text("abc\n" * 200, encoding="utf-8")
-    argv = ["--sparse", "first", "--router", "glam", "--capacity-factor", 3, "--data", tmp_path / "other.txt", "--seq-len", 16, "--lr", "0.1"]
-    assert make(dense, tmp_path / "run", *argv) == 0
+    experts = ["--sparse", "first", "--router", "glam", "--capacity-factor", 3]
+    assert make(dense, tmp_path / "run", *experts, "--data", tmp_path / "other.txt", "--seq-len", 16, "--lr", "0.1") == 0
     found = load(tmp_path / "run")[1]
     cfg = found["model"]
     assert (cfg.sparse, cfg.router, cfg.capacity_factor, cfg.n_experts) == ("first", "glam", 3.0, 8)
@@ -181,14 +183,15 @@ def test_options_of_its_own(dense, tmp_path):
 @pytest.mark.skipif(BACKEND == "cupy", reason="bit for bit on NumPy only")
 def test_a_run_that_was_stopped_ends_as_the_one_that_never_was(dense, tmp_path, monkeypatch, capsys):
     from .test_more_distil import interrupted_at
-    assert make(dense, tmp_path / "straight", "--router", "glam") == 0
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    assert make(dense, straight, "--router", "glam") == 0
     interrupted_at(2, monkeypatch, "")
-    assert make(dense, tmp_path / "stopped", "--router", "glam") == 130
+    assert make(dense, stopped, "--router", "glam") == 130
     monkeypatch.undo()
-    assert f"stopped and saved at step 2; go on with: python train.py --resume --out {tmp_path / 'stopped'}" in capsys.readouterr().out
-    assert call(train, "--resume", "--out", tmp_path / "stopped", "--log-every", 1) == 0
-    assert arrays(tmp_path / "stopped") == arrays(tmp_path / "straight")
-    assert [(r["step"], r["loss"]) for r in metrics(tmp_path / "stopped")] == [(r["step"], r["loss"]) for r in metrics(tmp_path / "straight")]
+    assert f"stopped and saved at step 2; go on with: python train.py --resume --out {stopped}" in capsys.readouterr().out
+    assert call(train, "--resume", "--out", stopped, "--log-every", 1) == 0
+    assert arrays(stopped) == arrays(straight)
+    assert [(r["step"], r["loss"]) for r in metrics(stopped)] == [(r["step"], r["loss"]) for r in metrics(straight)]
 
 
 @pytest.fixture(scope="module")

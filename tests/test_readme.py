@@ -150,6 +150,32 @@ def test_sampling_commands_run(command, trained):
 
 def test_the_studies_are_what_is_stored():
     """Table by table, as `python -m minimoe.lessons.study all` prints them."""
-    from minimoe.lessons import results, study
-    lines = [line for name in study.STUDIES for line in study.page(name, results.load(results.FOLDER / f"{name}.json"))]
+    from minimoe.lessons import study
+    lines = [line for name in study.STUDIES for line in study.page(name, study.stored(name))]
     assert section("studies") == "\n".join(lines).strip().splitlines()
+
+
+def test_the_techniques_run_one_after_the_other(tmp_path):
+    """The commands of the further techniques, in the README's order, on a small run and what each one has left."""
+    text = README.split("## Techniques")[1].split("\n## ")[0]
+    lines = [line.strip() for line in re.search(r"^```\n(.*?)^```", text, re.M | re.S)[1].splitlines()]
+    sizes, steps = QUICK[4:], QUICK[:4]
+    quick = {"distil": steps, "upcycle": [*steps, "--n-experts", "2"], "fewshot": ["--examples", "2", "--tasks", "sum"], "plot": []}
+    for line in [f"python train.py {' '.join(QUICK)}", *lines, "python -m minimoe.plot run"]:
+        words = shlex.split(line)[1:]
+        if "--steps" in words:
+            words[words.index("--steps") + 1] = "2"
+        name = words[0] if words[0] != "-m" else words[1].split(".")[-1]
+        words += sizes + steps if name == "train.py" and "dense" in words else [] if name == "train.py" else quick[name]
+        words[0] = str(ROOT / "train.py") if name == "train.py" else "-m"
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)),
+                              capture_output=True, text=True, encoding="utf-8")
+        assert done.returncode == 0, done.stderr
+    assert {line.split()[2] for line in lines} == {"--preset", "minimoe.more.distil", "minimoe.more.upcycle", "minimoe.more.fewshot"}
+    assert (tmp_path / "run" / "plots" / "loss.png").exists()
+
+
+@pytest.mark.parametrize("call", re.findall(r"`python -m minimoe\.count [^`]*`|`(?:python -m minimoe\.)?count --[^`]*`", README))
+def test_counting_commands_run(call):
+    done = subprocess.run([sys.executable, *shlex.split(call.strip("`"))[1:]], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0 and "parameters" in done.stdout, done.stderr

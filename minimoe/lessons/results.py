@@ -2,6 +2,7 @@
 
 No direction is claimed under three standard errors of the mean difference; runs with the same seed are compared with each other.
 """
+import datetime
 import json
 import math
 import platform
@@ -13,25 +14,30 @@ from ..checkpoint import replace
 from ..more.distil import share_kept
 
 FOLDER = Path(__file__).parent / "results"
-SURE = 3.0                      # standard errors from which on a direction is claimed
+SURE, LEAST = 3.0, 3            # standard errors beyond which a direction is claimed; seeds that this takes
 
 
 def load(path):
-    """The stored runs: a list of {variant, options, seed, seconds, measures}.   Raises ValueError where the file is damaged"""
+    """The stored runs: {variant, options, seed, seconds, made, measures} each.   Raises ValueError where the file is damaged"""
     if not path.exists():
         return []
     try:
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        return [run for run in runs if run.keys() >= {"variant", "options", "seed", "seconds", "measures"}]
+        return [run for run in runs if run.keys() >= {"variant", "options", "seed", "seconds", "made", "measures"}]
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} holds no results ({type(error).__name__}); expected what this command has written") from None
 
 
-def save(path, name, command, date, runs):
-    """Write a study's runs, with what they were made by."""
-    versions = dict(python=platform.python_version(), numpy=np.__version__, system=f"{platform.system()} {platform.machine()}")
+def made():
+    """When and by what a run was made."""
+    return dict(date=datetime.date.today().isoformat(), python=platform.python_version(), numpy=np.__version__,
+                system=f"{platform.system()} {platform.machine()}")
+
+
+def save(path, name, command, runs):
+    """Write a study's runs, and the command that makes them."""
     lines = ",\n  ".join(json.dumps(run, ensure_ascii=False) for run in runs)
-    head = json.dumps(dict(study=name, command=command, date=date, versions=versions), ensure_ascii=False)[:-1]
+    head = json.dumps(dict(study=name, command=command), ensure_ascii=False)[:-1]
     replace(path, lambda file: file.write(f'{head}, "runs": [\n  {lines}\n]}}\n'.encode()))
 
 
@@ -40,9 +46,9 @@ def plain(options):
     return json.loads(json.dumps(options))
 
 
-def column(runs, variant, measure):
+def column(found, variant, measure):
     """{seed: the measure} of a variant's runs."""
-    return {run["seed"]: run["measures"][measure] for run in runs if run["variant"] == variant and measure in run["measures"]}
+    return {run["seed"]: run["measures"][measure] for run in found if run["variant"] == variant and measure in run["measures"]}
 
 
 def mean_and_error(values):
@@ -51,21 +57,23 @@ def mean_and_error(values):
     return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(n)) if n > 1 else math.inf
 
 
-def difference(runs, a, b, measure):
-    """Mean and standard error of a - b over the seeds that both have."""
-    of_a, of_b = column(runs, a, measure), column(runs, b, measure)
-    return mean_and_error([of_a[seed] - of_b[seed] for seed in sorted(of_a.keys() & of_b.keys())] or [math.nan])
+def difference(of_a, of_b):
+    """Mean and standard error of a - b over the seeds that both have.   of_a, of_b  {seed: number}"""
+    return mean_and_error([of_a[seed] - of_b[seed] for seed in sorted(of_a.keys() & of_b.keys())])
 
 
 def verdict(claim, runs):
-    """What the runs say of a claim, in one word and a figure.   claim  study.Claim"""
-    d, error = difference(runs, claim.a, claim.b, claim.measure)
-    figure = f"{d:+.4f} ± {error:.4f}"
-    if math.isnan(d) or math.isinf(error):
-        return "not known", "two seeds or more are needed"
+    """What the runs say of a claim, in a word and a figure.   claim  study.Claim
+
+    That nothing is seen is no proof that nothing is there, also where the paper says so.
+    """
+    of_a, of_b = column(runs, claim.a, claim.measure), column(runs, claim.b, claim.measure)
+    if len(of_a.keys() & of_b.keys()) < LEAST:
+        return "not known", f"it takes {LEAST} seeds"
+    d, error = difference(of_a, of_b)
     if abs(d) <= SURE * error:
-        return ("agrees" if claim.same else "shows nothing"), f"{figure}, under three standard errors"
-    return ("agrees" if d < 0 and not claim.same else "against"), f"{figure}, {abs(d) / max(error, 1e-12):.0f} standard errors"
+        return "no difference to see", f"{d:+.4f} ± {error:.4f}"
+    return ("agrees" if d < 0 and not claim.same else "against"), f"{d:+.4f} ± {error:.4f}, over three standard errors"
 
 
 def number(mean, error, digits=4):
@@ -76,7 +84,8 @@ def number(mean, error, digits=4):
 def kept(study, runs, variant):
     """{seed: the share kept} of a variant of a study that has a teacher and a baseline."""
     student, teacher, baseline = (column(runs, v, study.measures[0]) for v in (variant, *study.between))
-    shares = {seed: share_kept(student[seed], teacher[seed], baseline[seed]) for seed in student.keys() & teacher.keys() & baseline.keys()}
+    seeds = student.keys() & teacher.keys() & baseline.keys()
+    shares = {seed: share_kept(student[seed], teacher[seed], baseline[seed]) for seed in seeds}
     return {seed: share for seed, share in shares.items() if share is not None}
 
 
@@ -97,4 +106,4 @@ def claims(study, runs):
     for claim in study.claims:
         word, figure = verdict(claim, runs)
         sign = "the same as" if claim.same else "below"
-        yield f"- {claim.source}: {claim.measure} of `{claim.a}` {sign} that of `{claim.b}`. Here: {word} ({figure})."
+        yield f"- {claim.source}: {claim.measure} of `{claim.a}` {sign} that of `{claim.b}`. Here: **{word}** ({figure})."

@@ -83,7 +83,7 @@ CURATED, RAW, GOOD = 4_000, 320_000, 0.2                    # pages; the share o
 
 
 def crawl(seed):
-    """Curated pages, raw pages, and which of those are good: lines of the eight languages; in the others the letters are shuffled."""
+    """Curated pages, raw pages, and which of those are good: lines of the eight languages; the others have shuffled letters."""
     rng = np.random.default_rng(seed)
     curated, raw = (babel.documents((key, seed), n * babel.LONGEST).text[1:].reshape(n, -1)
                     for key, n in ((11, CURATED), (12, RAW)))

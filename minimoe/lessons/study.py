@@ -2,21 +2,15 @@
 
 Each runs variants of one small model on eight invented languages (minimoe/data/babel.py) and stands beside the paper's table.
 """
-import contextlib
-import datetime
 import difflib
 import os
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from tqdm import tqdm
-
 from .. import command, config
 from . import results, runs
+from .running import counting, go
 
 PROGRAM = "python -m minimoe.lessons.study"
 D = "distance"
@@ -48,7 +42,7 @@ STUDIES = {
         "Do more experts give a lower loss at the same FLOPs per token?", "experts",
         {str(E): dict(n_experts=E) for E in (1, 2, 4, 8, 16)}, (D, "dropped", "busiest"),
         "Switch, Fig. 1, 4 and 12", {"1": "loss falls with every doubling, 1 to 256"},
-        tuple(Claim(str(2 * E), str(E), "Switch, Fig. 4") for E in (1, 2, 4, 8))),
+        (*(Claim(str(2 * E), str(E), "Switch, Fig. 4") for E in (1, 2, 4, 8)), Claim("16", "1", "Switch, Fig. 4"))),
     "top-k": Study(
         "One expert or two?", "experts per token, capacity factor",
         {f"top-{k}, {cf}": dict(router=router, capacity_factor=cf, jitter=0.0) for k, router in ((1, "switch"), (2, "glam"))
@@ -70,15 +64,15 @@ STUDIES = {
     "exploration": Study(
         "Should the router try out experts?", "router",
         {"argmax": dict(router="argmax"), "sample softmax": dict(router="sample"), "input dropout": dict(router="input-dropout"),
-         "input jitter": dict(router="switch"), "no token left behind": dict(router="ntlb", capacity_factor=1.0),
-         "argmax, capacity factor 1.0": dict(router="argmax", capacity_factor=1.0)}, (D, "dropped", "busiest"),
+         "input jitter": dict(router="switch"), "no token left behind, factor 1.0": dict(router="ntlb", capacity_factor=1.0),
+         "input jitter, factor 1.0": dict(router="switch", capacity_factor=1.0)}, (D, "dropped", "busiest"),
         "Switch, Table 11: negative log perplexity",
         {"argmax": "-1.471", "sample softmax": "-1.570", "input dropout": "-1.480", "input jitter": "-1.468",
-         "no token left behind": "App. B: no empirical benefit"},
+         "no token left behind, factor 1.0": "App. B: no empirical benefit"},
         (Claim("input jitter", "argmax", "Switch, Table 11"), Claim("argmax", "input dropout", "Switch, Table 11"),
          Claim("input dropout", "sample softmax", "Switch, Table 11"),
-         Claim("no token left behind", "argmax, capacity factor 1.0", "Switch, App. B", same=True),
-         Claim("no token left behind", "argmax, capacity factor 1.0", "Switch, App. B", "dropped"))),
+         Claim("no token left behind, factor 1.0", "input jitter, factor 1.0", "Switch, App. B", same=True),
+         Claim("no token left behind, factor 1.0", "input jitter, factor 1.0", "Switch, App. B", "dropped"))),
     "precision": Study(
         "What may be computed in bfloat16?", "precision",
         {name: dict(precision=name) for name in ("float32", "bfloat16", "selective")}, (D, "skipped"),
@@ -87,7 +81,7 @@ STUDIES = {
     "init": Study(
         "How large should the first weights be?", "s in std = sqrt(s / n)",
         {str(s): dict(init_scale=s) for s in (0.1, 1.0)}, (D,),
-        "Switch, Table 3: negative log perplexity at 3.5k steps, 3 seeds", {"0.1": "-2.72 ± 0.01", "1.0": "-3.60 ± 0.68"},
+        "Switch, Table 3: negative log perplexity at 3.5k steps, ± spread of 3 seeds", {"0.1": "-2.72 ± 0.01", "1.0": "-3.60 ± 0.68"},
         (Claim("0.1", "1.0", "Switch, Table 3"),)),
     "distillation": Study(
         "How much of the experts' gain can a dense student keep?", "student",
@@ -110,60 +104,9 @@ STUDIES = {
 }
 
 
-def todo(study, seeds, done):
-    """The runs that are not stored yet: (variant, options, seed), seed after seed; done  the stored ones that still count."""
-    there = {(run["variant"], run["seed"]) for run in done}
-    return [(v, o, seed) for seed in range(1, seeds + 1) for v, o in study.variants.items() if (v, seed) not in there]
-
-
-def counts(study, run):
-    """Whether a stored run is of a variant as it is defined now."""
-    return run["options"] == results.plain(runs.BASE | study.variants.get(run["variant"], {"no": "such variant"}))
-
-
-def one(name, variant, seed):
-    """One run, in a process of its own: what is stored of it."""
-    study, start = STUDIES[name], time.perf_counter()
-    measures = study.run(study.variants[variant], seed)
-    return dict(variant=variant, seed=seed, seconds=round(time.perf_counter() - start, 1),
-                options=results.plain(runs.BASE | study.variants[variant]),
-                measures={measure: round(value, 6) for measure, value in measures.items()})
-
-
-def go(name, seeds, jobs, folder):
-    """Make the runs of a study that are missing; each is stored when it is done, so what was done is never done again."""
-    study, path = STUDIES[name], folder / f"{name}.json"
-    done = [run for run in results.load(path) if counts(study, run)]
-    left = todo(study, seeds, done)
-    if not left:
-        return done
-    line = f"{PROGRAM} {name} --seeds {seeds}"
-    with single_threads(), ProcessPoolExecutor(min(jobs, len(left)), get_context("spawn")) as pool:
-        asked = [pool.submit(one, name, variant, seed) for variant, _, seed in left]
-        try:
-            for future in tqdm(as_completed(asked), total=len(asked), unit="run", desc=name, dynamic_ncols=True):
-                done.append(future.result())
-                done.sort(key=lambda run: (run["seed"], [*study.variants].index(run["variant"])))
-                results.save(path, name, line, datetime.date.today().isoformat(), done)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return done
-
-
-QUIET = "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "TQDM_DISABLE"
-
-
-@contextlib.contextmanager
-def single_threads():
-    """Processes that begin in here have one thread each, as runs side by side are faster than threads within one; and no bars."""
-    before = {name: os.environ.get(name) for name in QUIET}
-    os.environ.update(dict.fromkeys(QUIET, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+def stored(name):
+    """The runs of a study that come with the package."""
+    return counting(STUDIES[name].variants, results.FOLDER / f"{name}.json")
 
 
 def page(name, found):
@@ -196,7 +139,8 @@ def work(argv):
     folder = Path(given.results)
     folder.mkdir(parents=True, exist_ok=True)
     for name in STUDIES if given.name == "all" else [given.name]:
-        print(*page(name, go(name, given.seeds, given.jobs, folder)), sep="\n")
+        line = f"{PROGRAM} {name} --seeds {given.seeds}"
+        print(*page(name, go(STUDIES[name], folder / f"{name}.json", line, given.seeds, given.jobs)), sep="\n")
 
 
 def main(argv=None):

@@ -3,6 +3,9 @@
 A model in bfloat16 is the core's own code, loaded a second time with other ops under the names of its imports: every matrix
 product takes bfloat16 and gives bfloat16, and so does every sublayer; sums within them, losses, norms, the master copy of the
 weights, their gradients' sums and the moments are float32 (Switch, Sec. 2.4; GLaM: float32 weights, bfloat16 activations).
+
+Departs: sums inside an op are never bfloat16, as hardware has it; norms are float32 inside, where the paper does not say.
+On a GPU, too, this is emulation: the same numbers, no sooner.
 """
 import functools
 import importlib.util
@@ -11,6 +14,7 @@ from .. import attention, model, moe, ops, router
 from ..backend import xp
 from ..config import expect
 from ..cores import split
+from .routers import ROUTERS
 
 
 def round_bfloat16(x):
@@ -57,16 +61,16 @@ def bfloat16(tree):
     return grid(tree)[0] if getattr(tree, "dtype", None) == xp.float32 else tree
 
 
-def low(op, n=1, keep=0):
+def low(op, n=1, many=False):
     """An op that takes bfloat16 and gives bfloat16: its first n arguments, which are activations, its result, and their gradients.
 
     Inside it computes in float32, as accelerators do; gradients of weights are rounded later, where all their parts are summed.
-    keep  results behind the first that stay as they are: losses, and what is seen
+    many  whether it has results behind the first, which stay as they are: losses, and what is seen
     """
     @functools.wraps(op)
     def of(*args):
         y, back_op = op(*bfloat16(args[:n]), *args[n:])
-        y = (bfloat16(y[0]), *y[1:]) if keep else bfloat16(y)
+        y = (bfloat16(y[0]), *y[1:]) if many else bfloat16(y)
 
         def backward(dy, *rest):
             grads = back_op(bfloat16(dy), *rest)
@@ -110,6 +114,21 @@ def expert_ffn(h, W1, W2):
     return y, backward
 
 
+def low_attention(q, k, v, bias, mask, scale):
+    """attention.attention of low products; q, k and v are bfloat16 already, and so is what softmax takes and gives.
+
+    bias  with -inf where a query may not look    mask, scale  None and 1, as causal_attention has them
+    """
+    a, back_softmax = ops.softmax(bfloat16((k @ q.mT).mT + bias))
+    a = bfloat16(a)
+
+    def backward(dy):
+        ds = bfloat16(back_softmax(bfloat16((v @ dy.mT).mT)))
+        return *bfloat16((ds @ k, ds.mT @ q, a.mT @ dy)), ds.sum(0)
+
+    return bfloat16(a @ v), backward
+
+
 def again(module, **names):
     """A module loaded a second time, in which some names mean something else."""
     copy = importlib.util.module_from_spec(module.__spec__)
@@ -132,10 +151,10 @@ def low_route(route):
     return of
 
 
-def routers(precision):
+def low_routers(precision):
     """ROUTERS for a precision: selective ones compute in float32, as they are; the core's can in bfloat16, too."""
     low_router = again(router, linear=low(ops.linear), softmax=softmax)
-    entries = {"selective": router, "bfloat16": low_router}[precision].ROUTERS
+    entries = {"selective": ROUTERS, "bfloat16": low_router.ROUTERS}[precision]
     return {name: entry._replace(route=low_route(entry.route)) for name, entry in entries.items()}
 
 
@@ -143,11 +162,12 @@ def routers(precision):
 def core(precision):
     """model.py for a precision."""
     linear, low_ops = low(ops.linear), again(ops, linear=low(ops.linear))
-    low_attention = again(attention, linear=linear, causal_attention=low(attention.causal_attention, 3))
+    low_heads = again(attention, linear=linear, attention=low_attention)
+    low_heads.causal_attention = low(low_heads.causal_attention, 3)
     low_moe = again(moe, relu_ffn=low_ops.relu_ffn, expert_ffn=expert_ffn)
-    copy = again(model, linear=linear, relu_ffn=low_ops.relu_ffn, geglu_ffn=low_ops.geglu_ffn, ROUTERS=routers(precision),
-                 self_attention=low(low_attention.self_attention), moe_layer=low(low_moe.moe_layer, keep=3))
-    vars(copy).update(dense_ffn=low(copy.dense_ffn), sparse_ffn=low(copy.sparse_ffn, keep=3))
+    copy = again(model, linear=linear, relu_ffn=low_ops.relu_ffn, geglu_ffn=low_ops.geglu_ffn, ROUTERS=low_routers(precision),
+                 self_attention=low(low_heads.self_attention), moe_layer=low(low_moe.moe_layer, many=True))
+    vars(copy).update(dense_ffn=low(copy.dense_ffn), sparse_ffn=low(copy.sparse_ffn, many=True))
     return copy
 
 
@@ -167,7 +187,7 @@ def task(cfg, precision):
         y, back_loss = low_task.loss(weights(p, precision), batch, noise)
 
         def backward(dce, dbalance, dz):
-            return bfloat16(back_loss(dce, dbalance, dz))
+            return weights(back_loss(dce, dbalance, dz), precision)
 
         return y, backward
 
@@ -175,7 +195,7 @@ def task(cfg, precision):
 
 
 def weights(p, precision):
-    """The parameters that a step computes with: rounded, but a selective router's."""
+    """The parameters that a step computes with, or their gradients: rounded, but a selective router's."""
     def kept(name, leaf):
         return leaf if name == "router" and precision == "selective" else weights(leaf, precision)
 

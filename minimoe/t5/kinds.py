@@ -69,5 +69,5 @@ PRESETS = {
 
 
 def start_of(options, optimizer):
-    """Where a run's options start from: a preset's, and those that go with its optimizer.   optimizer  its name; None: none named"""
+    """Where a run's options start from: a preset's, and those that go with its optimizer.   optimizer  its name, or None"""
     return options | (ADAFACTORS if optimizer in (None, "adafactor") else {})

@@ -1,0 +1,83 @@
+"""The runs of a study, side by side, each stored when it is done."""
+import contextlib
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
+from tqdm import tqdm
+
+from . import results, runs
+
+QUIET = "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "TQDM_DISABLE"
+
+
+@contextlib.contextmanager
+def single_threads():
+    """Processes that begin in here have one thread each, as runs side by side are faster than threads within one; and no bars."""
+    before = {name: os.environ.get(name) for name in QUIET}
+    os.environ.update(dict.fromkeys(QUIET, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def counting(variants, path):
+    """The stored runs that are of a variant as it is defined now.   variants  {name: options}"""
+    now = {name: results.plain(runs.BASE | options) for name, options in variants.items()}
+    return [run for run in results.load(path) if run["options"] == now.get(run["variant"])]
+
+
+def todo(variants, seeds, done):
+    """The runs that are not stored yet: (variant, seed), seed after seed.   done  the stored ones that still count"""
+    there = {(run["variant"], run["seed"]) for run in done}
+    return [(v, seed) for seed in range(1, seeds + 1) for v in variants if (v, seed) not in there]
+
+
+def one(work, variant, options, seed):
+    """One run, in a process of its own: what is stored of it.   work  (options, seed) -> {measure: number}"""
+    start = time.perf_counter()
+    measures = work(options, seed)
+    return dict(variant=variant, seed=seed, seconds=round(time.perf_counter() - start, 1),
+                options=results.plain(runs.BASE | options), made=results.made(),
+                measures={measure: round(value, 6) for measure, value in measures.items()})
+
+
+def go(study, path, line, seeds, jobs):
+    """Make the runs of a study that are missing: all that count. What was done is stored, and never done again.
+
+    path  of the stored results    line  the command that makes them    jobs  how many runs at a time
+
+    Raises ValueError where a run's process was ended from outside.
+    """
+    variants = study.variants
+    done = counting(variants, path)
+    left = todo(variants, seeds, done)
+    if not left:
+        return done
+
+    def keep(run):
+        done.append(run)
+        done.sort(key=lambda run: (run["seed"], [*variants].index(run["variant"])))
+        results.save(path, path.stem, line, done)
+
+    with single_threads(), ProcessPoolExecutor(min(jobs, len(left)), get_context("spawn")) as pool:
+        asked = [pool.submit(one, study.run, variant, variants[variant], seed) for variant, seed in left]
+        kept = set()
+        try:
+            for future in tqdm(as_completed(asked), total=len(asked), unit="run", desc=path.stem, dynamic_ncols=True):
+                keep(future.result())
+                kept.add(future)
+        except BaseException as error:
+            pool.shutdown(cancel_futures=True)                                # waits for the runs that are at work
+            for future in asked:
+                if future not in kept and future.done() and not future.cancelled() and not future.exception():
+                    keep(future.result())
+            if isinstance(error, BrokenProcessPool):
+                raise ValueError(f"a run of {path.stem} was ended from outside, as where memory is short; expected --jobs below "
+                                 f"{jobs}, perhaps; what was done is stored") from None
+            raise
+    return done
