@@ -85,8 +85,8 @@ def say(pieces, n_experts):
 def check_experts(given, sparse):
     """Raises ValueError where there are none to colour by."""
     if given.experts and not sparse:
-        raise ValueError(f"--experts with {given.checkpoint}, which writes without experts in its feed-forwards; "
-                         "expected a sparse model")
+        raise ValueError(f"--experts with {given.checkpoint}, whose feed-forwards have no experts; expected a model with some there, "
+                         "as train.py's switch and switch-attention --experts-in both")
 
 
 def write_on(given, kind, configs, theta):

@@ -64,9 +64,11 @@ def load(folder, kinds):
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
             meta = json.loads(str(file["meta"]))
-        kind = {k.name: k for k in kinds}.get((name := str(meta.get("kind", "lm"))))
-        if kind is None:
-            raise OtherKind(f"{path} holds a run of the kind {name}; expected {' or '.join(k.name for k in kinds)}")
+        name, by_name = str(meta.get("kind", "lm")), {kind.name: kind for kind in kinds}
+        if name not in by_name:
+            expected = " or ".join(f"{kind.name} ({kind.made_by})" for kind in kinds)
+            raise OtherKind(f"{path} holds a run of the kind {name}; expected {expected}")
+        kind = by_name[name]
         configs = config.from_options({**meta["model"], **meta["train"], **meta["data"]}, kind.groups)
         shapes = kind.task(configs).shapes
         check(meta, arrays, (size(shapes), *kind.optimizer(configs).sizes(shapes)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import command, config, watch
+from . import command, config, history
 from .checkpoint import replace
 from .run import guarded
 
@@ -23,7 +23,7 @@ DASHED = dict(color="black", linestyle=(0, (6, 4)), linewidth=1.5)
 COLOURS = "#0072B2 #D55E00 #009E73 #CC79A7 #56B4E9 #E69F00 #000000 #8C7A00".split()
 CHINESE = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Noto Sans CJK JP", "Microsoft YaHei", "SimHei", "PingFang SC",
            "Hiragino Sans GB", "Heiti SC", "STHeiti", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback")
-PICTURES = dict(loss="loss", load="load of the experts, % of the first choices (dashed: even shares)",
+PICTURES = dict(loss="loss", load="load of the experts, % of the tokens (dashed: even shares)",
                 domains="who serves which domain, in the last tenth of the steps", drops="choices that found no slot",
                 entropy="entropy of the gates, log E at most", specialisation="what a token's expert tells about its domain")
 
@@ -89,8 +89,8 @@ def losses(title, *runs):
     """
     (figure, (ax,)), alone, top = picture(title), len(runs) == 1, []
     for run, colour in zip(runs, COLOURS):
-        x, loss, val = (watch.series(run, name) for name in ("step", "loss", "val_loss"))
-        mean, there, name = watch.smoothed(run, "loss"), np.isfinite(val), " " + label(run.name, 40)       # no name begins with _
+        x, loss, val = (history.series(run, name) for name in ("step", "loss", "val_loss"))
+        mean, there, name = history.smoothed(run, "loss"), np.isfinite(val), " " + label(run.name, 40)       # no name begins with _
         if alone:
             ax.plot(x, loss, color=colour, alpha=0.4, linewidth=1)
         ax.plot(x, mean, color=colour, label="training" if alone else name, marker="." * (len(x) < 20))
@@ -106,11 +106,11 @@ def losses(title, *runs):
 
 
 def loads(title, run, sizes):
-    """Each expert's share of the first choices, one upon the other, a panel for each sparse block; even shares are dashed."""
+    """Each expert's share of the tokens, one upon the other, a panel for each sparse block; even shares are dashed."""
     figure, axes = picture(title, len(sizes))
     for ax, (block, E) in zip(axes, sizes.items()):
-        y, gap, named = 100 * watch.smoothed(run, "expert_load", block, (E,)), 4 if len(axes) <= 3 else 9, []
-        x, thin = watch.series(run, "step"), slice(None, None, -(1 + len(y) // 1000))       # of a long run; the last step stays
+        y, gap, named = 100 * history.smoothed(run, "expert_load", block, (E,)), 4 if len(axes) <= 3 else 9, []
+        x, thin = history.series(run, "step"), slice(None, None, -(1 + len(y) // 1000))       # of a long run; the last step stays
         ax.stackplot(x[thin], y[thin].T, colors=COLOURS, edgecolor="white" if E <= 16 else None, alpha=0.6)
         middle = np.cumsum(y[-1]) - y[-1] / 2
         for e in range(E):
@@ -128,7 +128,7 @@ def lines(title, run, unit, curves, most):
     """A line for each sparse block, and a dashed one at what there can be at most.   curves  {block: (n,)}"""
     figure, (ax,) = picture(title)
     for block, y in curves.items():
-        ax.plot(watch.series(run, "step"), y, label=block_name(block), marker="." * (len(y) < 20))
+        ax.plot(history.series(run, "step"), y, label=block_name(block), marker="." * (len(y) < 20))
     if most:
         ax.axhline(most, label=f"at most {most:.2f}", **DASHED)
     over_steps(ax, run)
@@ -139,7 +139,7 @@ def lines(title, run, unit, curves, most):
 
 def tables(title, run, sizes, names):
     """The experts of each domain's tokens in the last tenth of the records, a table for each sparse block."""
-    shares = watch.tables(run, sizes, names)
+    shares = history.tables(run, sizes, names)
     (figure, axes), top = picture(title, len(sizes)), max(y.max() for y in shares.values())
     for ax, (block, y) in zip(axes, shares.items()):
         image = ax.imshow(y, cmap="Blues", vmin=0, vmax=top, aspect="auto")
@@ -156,12 +156,12 @@ def draw(*runs):
     """{name: Figure}: of one run all there is to see, of several their losses in one picture."""
     if len(runs) > 1:
         return dict(losses=losses("losses (lines: training; dots: held out)", *runs))
-    (run,), sizes, tokens = runs, watch.experts(*runs, BLOCKS), watch.frequent(*runs, DOMAINS)
+    (run,), sizes, tokens = runs, history.experts(*runs, BLOCKS), history.frequent(*runs, DOMAINS)
     title = {name: f"{label(run.name, 40)}: {words}" for name, words in PICTURES.items()}
     figures = dict(loss=losses(title["loss"], run))
     if sizes:
         figures["load"] = loads(title["load"], run, sizes)
-        figures |= {name: lines(title[name], run, *found) for name, found in watch.evolution(run, sizes, tokens).items()}
+        figures |= {name: lines(title[name], run, *found) for name, found in history.evolution(run, sizes, tokens).items()}
         if tokens:
             figures["domains"] = tables(title["domains"], run, sizes, tokens)
     return figures
@@ -201,7 +201,7 @@ def work(argv):
     config.expect(given.out != "", "out", "empty", "a folder")
     if len(given.runs) > RUNS:
         raise ValueError(f"there are {len(given.runs)} runs; expected {RUNS} at most in one picture")
-    runs, folder = [watch.read(run) for run in given.runs], Path(given.out or Path(given.runs[0]) / "plots")
+    runs, folder = [history.read(run) for run in given.runs], Path(given.out or Path(given.runs[0]) / "plots")
     if len({run.name for run in runs}) < len(runs):
         runs = [run._replace(name=name) for run, name in zip(runs, given.runs)]
     with look():

@@ -25,6 +25,7 @@ class Kind(NamedTuple):
     optimizer: Callable         # configs -> optim.Optimizer
     describe: Callable          # configs -> a sentence about the model
     unit: str                   # what is counted in its loss
+    made_by: str                # the command
 
 
 def begin(kind, configs, folder, theta=None):

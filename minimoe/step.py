@@ -99,7 +99,7 @@ def train_step_(task, state, grad, batch, train, decay, optimizer=ADAM):
 
 def routing(routed, batch):
     """What a record says of the experts: the share of the choices in their queues that found no slot, 0 for a dense model;
-    and {block: each one's share of the first choices}.   routed  as in Seen, read on the host    batch  the step's
+    and {block: each one's share of the tokens, by the first expert in whose queue they stand}.   routed  as in Seen, read on the host    batch  the step's
     """
     dropped = choices = 0
     load = {}

@@ -209,6 +209,7 @@ def test_a_run_that_is_ended_from_outside_is_a_sentence(toy, tmp_path, monkeypat
     monkeypatch.setitem(study.STUDIES, "toy", toy._replace(run=broken))
     monkeypatch.setattr(Here, "submit", lambda self, work, *args: Later(work, args))
     monkeypatch.setattr(running, "as_completed", iter)
-    assert_refused(capsys, call(study, "toy", "--seeds", 1, "--jobs", 2, "--results", tmp_path), "a run of toy was ended",
-                   "expected --jobs below 2", program=study.PROGRAM)
+    assert call(study, "toy", "--seeds", 1, "--jobs", 2, "--results", tmp_path) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"{study.PROGRAM}: a run of toy was ended") and "expected --jobs below 2" in said
     assert [run["variant"] for run in results.load(tmp_path / "toy.json")] == ["a"]

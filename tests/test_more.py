@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from minimoe.more.distil import distill_loss
+from minimoe.more.soft_targets import distill_loss
 from minimoe.more.precision import round_bfloat16
 from minimoe.ops import cross_entropy
 

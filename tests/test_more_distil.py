@@ -10,7 +10,7 @@ import sample
 import train
 from minimoe import checkpoint, model, params, run, step
 from minimoe import config as configs
-from minimoe.more import distil, kinds, parents
+from minimoe.more import distil, kinds, precision, soft_targets
 
 from . import reference
 from .commands import BACKEND, TEXT, arrays, as_before, assert_refused, call, load, metrics, new_run, not_strict, text  # noqa: F401
@@ -81,10 +81,10 @@ def test_any_share_of_the_teacher_follows_the_equation(soft):
     logits, target, said, mask = normal(2, 3, 5), integers(5, 2, 3), normal(2, 3, 5, seed=1), np.arange(6).reshape(2, 3) != 4
     for counts in (mask, None):
         args = device((target, said, counts))
-        assert_close(distil.mixed_loss(device(logits), *args, soft)[0], mixture(logits, target, said, counts, soft))
-        check(lambda logits: distil.mixed_loss(logits, *args, soft), logits)
+        assert_close(soft_targets.mixed_loss(device(logits), *args, soft)[0], mixture(logits, target, said, counts, soft))
+        check(lambda logits: soft_targets.mixed_loss(logits, *args, soft), logits)
     low = device((target, said.astype(np.float32), mask))
-    check_dtype(lambda logits: distil.mixed_loss(logits, *low, soft), logits)
+    check_dtype(lambda logits: soft_targets.mixed_loss(logits, *low, soft), logits)
 
 
 def student_and_teacher(name, soft=0.25, dtype="float64"):
@@ -198,7 +198,7 @@ def test_a_student_in_bfloat16_is_the_decoder_in_bfloat16(name):
     theta, shapes = vector(cfg, 1, "float32"), model.shapes(cfg)
     p, b = params.views(theta, shapes), batch(cfg)
     right = kinds.precision.task(cfg, name)
-    found = distil.task(cfg, None, None, 0.0, distil.decoder_in(name))
+    found = distil.task(cfg, None, None, 0.0, precision.decoder(name))
     (ce, *_), backward = right.loss(p, b, {})
     (ours, *_), back = found.loss(p, b, {})
     assert_equal(ours, ce)
@@ -331,7 +331,7 @@ def test_a_run_that_was_stopped_ends_as_the_one_that_never_was(which, teacher, s
 def test_a_teacher_that_gains_nothing_has_no_share_to_keep(teacher, tmp_path, capsys):
     """Its student's baseline has ten times its steps."""
     assert teach(teacher, tmp_path / "run", "--lr", "0.02", "--warmup", 2, steps=120) == 0
-    assert parents.NO_GAIN in capsys.readouterr().out and metrics(tmp_path / "run")[-1]["share_kept"] is None
+    assert distil.NO_GAIN in capsys.readouterr().out and metrics(tmp_path / "run")[-1]["share_kept"] is None
 
 
 @not_strict

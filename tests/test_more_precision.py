@@ -1,4 +1,5 @@
 """A decoder in bfloat16: every product, sublayer and gate on the grid, the routers by choice, and all of it the core's own code."""
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -14,8 +15,6 @@ from minimoe.params import leaves, size, views
 from .commands import arrays, as_before, assert_refused, call, load, new_run, not_strict, text  # noqa: F401
 from .gradcheck import check
 from .helpers import SPARSE, assert_close, assert_equal, batch, config, device, host, noise, normal, parameters
-
-ml_dtypes = pytest.importorskip("ml_dtypes")
 
 
 def nearest(x):
@@ -66,11 +65,13 @@ def test_a_low_product_takes_and_gives_bfloat16():
 
 
 def test_the_low_softmax_rounds_every_step_of_it():
-    x = bfloat16(device(3 * normal(6, 5).astype(np.float32)))
-    shifted = nearest(host(x) - host(x).max(-1, keepdims=True))
-    e = nearest(np.exp(shifted))
-    assert_close(precision.softmax(x)[0], nearest(e / nearest(e.sum(-1, keepdims=True))), 1e-2)
-    assert on_grid(precision.softmax(x)[0])
+    x, dp = (bfloat16(device(3 * normal(40, 5, seed=i).astype(np.float32))) for i in range(2))
+    e = nearest(np.exp(nearest(host(x) - host(x).max(-1, keepdims=True))))
+    expected = nearest(e / nearest(e.sum(-1, keepdims=True)))
+    p, backward = precision.softmax(x)
+    assert_equal(p, expected)
+    assert_close(backward(dp), nearest(expected * (host(dp) - (expected * host(dp)).sum(-1, keepdims=True))), 1e-2)
+    assert on_grid(backward(dp))
 
 
 def test_the_experts_of_a_stack_are_those_of_a_queue():
@@ -132,22 +133,60 @@ def test_what_is_handed_on_lies_on_the_grid(name, level):
         return of
 
     cfg = config(name)
-    p = precision.weights(parameters(cfg, dtype="float32"), level)
+    p = parameters(cfg, dtype="float32")
     b = batch(cfg)
     (logits, _, _, seen), backward = core.decoder(p, cfg, b["x"], b["mask"], 8, noise(cfg, b["x"].size, dtype="float32"),
-                                                  *map(watched, blocks), low(core.tied_head))
+                                                  *map(watched, blocks))
     backward(*device((np.float32(normal(*logits.shape)), np.float32(0.1), np.float32(0.0))))
     assert len(found) == 3 * cfg.n_layers
     assert all(map(on_grid, [logits, *found])), "logits, residual stream and its gradients"
     assert all(on_grid(s["p"]) == (level == "bfloat16") for s in seen.values()), "the router's probabilities"
 
 
-def test_selective_routers_have_weights_in_float32():
+@pytest.fixture
+def products(on_strict, monkeypatch):
+    """The operands of every matrix product from here on, as host arrays."""
+    found, call = [], on_strict._call
+
+    def spy(function, *args, **options):
+        if function.__name__ == "matmul":
+            found.append(tuple(a._array for a in args))
+        return call(function, *args, **options)
+
+    monkeypatch.setattr(on_strict, "_call", spy)
+    precision.core.cache_clear()
+    yield found
+    precision.core.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["switch", "glam"])
+@pytest.mark.parametrize("level", ["selective", "bfloat16"])
+@pytest.mark.parametrize("queues", [True, False])
+def test_every_product_takes_bfloat16(name, level, queues, products, monkeypatch):
+    """Forward and backward, of experts queue by queue and in stacks; but for the tables of positions and the losses of the load,
+    and in selective precision the routers: told by their sizes."""
+    monkeypatch.setattr("minimoe.cores.reads_are_free", lambda: queues)
+    cfg = config(name, n_experts=5)                                         # 5, and the 6 buckets, are sizes of nothing else
+    loss_of(cfg, level, "float32")
+    others = [pair for pair in products if not any(
+        a.ndim == 1 or cfg.n_buckets in a.shape or level == "selective" and a.ndim == 2 and 5 in a.shape for a in pair)]
+    assert len(others) > 60 and len(others) > 0.7 * len(products)
+    assert all(on_grid(a) for pair in others for a in pair), [tuple(map(np.shape, pair)) for pair in others if not all(map(on_grid, pair))]
+
+
+def test_selective_routers_have_weights_and_gradients_in_float32():
     cfg = config("switch")
+    given = []
+
+    def decoder(p, cfg):
+        given.append(p)
+        return None, lambda: p
+
     p = parameters(cfg, dtype="float32")
     for level, rounded in ("selective", False), ("bfloat16", True):
-        q = precision.weights(p, level)
-        assert on_grid(q["blocks"][1]["ffn"]["router"]) == rounded and on_grid(q["blocks"][1]["ffn"]["W1"])
+        given.append(precision.low_weights(decoder, level)(p, cfg)[1]())
+        for q in given[-2:]:
+            assert on_grid(q["blocks"][1]["ffn"]["router"]) == rounded and on_grid(q["blocks"][1]["ffn"]["W1"])
 
 
 def test_gates_are_rounded_and_choices_are_not_changed_by_it():

@@ -8,7 +8,7 @@ import pytest
 import sample
 import train
 from minimoe import checkpoint, model, params
-from minimoe.more import distil, kinds, upcycle
+from minimoe.more import kinds, parents, upcycle
 
 from .commands import BACKEND, TEXT, arrays, as_before, assert_refused, call, load, metrics, new_run, not_strict, text  # noqa: F401
 from .helpers import assert_close, assert_equal, batch, config, device, host, normal
@@ -99,10 +99,10 @@ def test_alone_one_expert_s_model_is_the_dense_model():
 
 NAME = "path in theirs and path not in experts:"
 WRONG = {
-    "the experts share the weights": (distil, "inherited", "= theirs[path]\n", "= theirs[path] / (4 if w.per_expert else 1)\n"),
-    "fresh experts": (distil, "inherited", NAME, "path in theirs and not w.per_expert:"),
-    "fresh norms": (distil, "inherited", NAME, "path in theirs and path[-1] != 'norm':"),
-    "fresh attention": (distil, "inherited", NAME, "path in theirs and 'attention' not in path:"),
+    "the experts share the weights": (parents, "inherited", "= theirs[path]\n", "= theirs[path] / (4 if w.per_expert else 1)\n"),
+    "fresh experts": (parents, "inherited", NAME, "path in theirs and not w.per_expert:"),
+    "fresh norms": (parents, "inherited", NAME, "path in theirs and path[-1] != 'norm':"),
+    "fresh attention": (parents, "inherited", NAME, "path in theirs and 'attention' not in path:"),
     "no router": (upcycle, "upcycled", "initial(layout,", "0 * initial(layout,"),
 }
 

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-from minimoe import checkpoint, plot, watch
+from minimoe import checkpoint, history, plot
 
 from .commands import as_before, assert_refused, call, new_run, not_strict, text  # noqa: F401
 
@@ -39,7 +39,7 @@ def folder_of(path, lines):
 def drawn(tmp_path, lines=None, name="run"):
     """The figures of a run, each drawn once so that everything has its place."""
     with plot.look():
-        figures = plot.draw(watch.read(folder_of(tmp_path / name, records() if lines is None else lines)))
+        figures = plot.draw(history.read(folder_of(tmp_path / name, records() if lines is None else lines)))
         for figure in figures.values():
             figure.draw_without_rendering()
     return figures
@@ -182,7 +182,7 @@ def test_any_name_can_be_drawn_without_a_warning(name, tmp_path, caplog):
         figures = drawn(tmp_path, lines, name)
         with plot.look():
             plot.save(dict(loss=figures["loss"], domains=figures["domains"]), tmp_path / "out")
-            both = plot.draw(*(watch.read(folder_of(tmp_path / n, lines)) for n in (name, "other")))
+            both = plot.draw(*(history.read(folder_of(tmp_path / n, lines)) for n in (name, "other")))
             both["losses"].draw_without_rendering()
     assert not caplog.records, "no font is missing, no sign has no form"
     shown = [t.get_text().strip() for t in both["losses"].legends[0].get_texts()]
@@ -251,7 +251,7 @@ def test_several_runs_have_their_losses_in_one_picture(tmp_path, capsys):
     said, err = capsys.readouterr()
     assert said.split() == [str(tmp_path / "all" / f"losses.{kind}") for kind in ("png", "svg")] and "metrics" not in err
     with plot.look():
-        figure = plot.draw(*map(watch.read, folders))["losses"]
+        figure = plot.draw(*map(history.read, folders))["losses"]
         figure.draw_without_rendering()
     ax, = figure.axes
     assert [t.get_text().strip() for t in figure.legends[0].get_texts()] == [

@@ -66,7 +66,7 @@ def test_the_students_commands_run(tmp_path):
 def test_the_map_in_the_package_names_every_file_of_the_core():
     import minimoe
     named = set(re.findall(r"^    ([a-z_]+\.py) ", minimoe.__doc__, re.M))
-    tools = "__init__ command run watch plot count_papers count_costs bench bench_measure bench_torch".split()
+    tools = "__init__ command run watch history plot count_papers count_costs bench bench_measure bench_torch".split()
     assert named | {f"{name}.py" for name in tools} == {p.name for p in (ROOT / "minimoe").glob("*.py")}
 
 

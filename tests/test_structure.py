@@ -13,7 +13,7 @@ PACKAGE = ROOT / "minimoe"
 
 # in reading order; tools around the core; by subject, never imported by the core
 CORE = "backend cores config params ops attention load router moe model optim step checkpoint generate".split()
-TOOLS = "count_papers count_costs command count watch run bench_torch bench_measure bench plot view doctor".split()
+TOOLS = "count_papers count_costs command count watch run bench_torch bench_measure bench history plot view doctor".split()
 FOLDERS = "data t5 more parallel lessons grade".split()
 COMMANDS = {"finetune", "export", "bench_hf", "distil", "upcycle", "quality", "mixture", "fewshot", "study"}      # of the folders
 TOP = {"minimoe", "tests", "train.py", "sample.py", "README.md", "requirements.txt", "LICENSE", ".gitignore", ".ci"}

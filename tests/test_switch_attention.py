@@ -420,7 +420,7 @@ def test_a_run_goes_on_and_writes(experts_in, text, tmp_path, capsys):
     if experts_in == "both":
         assert code == 0 and "experts:" in capsys.readouterr().out
     else:
-        assert_refused(capsys, code, "--experts", "without experts in its feed-forwards", program="sample.py")
+        assert_refused(capsys, code, "--experts", "feed-forwards have no experts", program="sample.py")
 
 
 @not_strict

@@ -192,7 +192,7 @@ def test_a_vocabulary_that_does_not_fit(tmp_path, capsys):
     (["--init", "OURS", "--beta1", "0.5"], ["--beta1 is 0.5", "only adam has it"]),
     (["--init", "OURS", "--vocabulary", "nosuch.model"], ["nosuch.model cannot be read"]),
     (["--init", "OURS", "--steps", "3", "--minutes", "1"], ["--minutes is 1.0 beside --steps 3"]),
-    (["--init", "LM"], ["holds a run of the kind lm", "expected t5 or t5-pairs"]),
+    (["--init", "LM"], ["holds a run of the kind lm", "expected t5 (train.py --preset switch-t5) or t5-pairs"]),
     (["--init", "EMPTY"], ["holds neither a checkpoint.npz nor a config.json"]),
     (["--init", "OURS", "--resume"], ["--init beside --resume"]),
     (["--resume"], ["checkpoint.npz does not exist"]),
@@ -246,15 +246,15 @@ def test_words_without_a_vocabulary(capsys):
 
 
 def test_each_command_refuses_the_others_runs(text, pretrained, tuned, tmp_path, capsys):
-    assert_refused(capsys, call(train, "--resume", "--out", tuned), "a run of the kind t5-pairs; expected lm or switch-attention or t5")
-    assert_refused(capsys, call(finetune, "--resume", "--out", pretrained), "a run of the kind t5; expected t5-pairs",
+    assert_refused(capsys, call(train, "--resume", "--out", tuned), "a run of the kind t5-pairs; expected lm (train.py) or switch-attention")
+    assert_refused(capsys, call(finetune, "--resume", "--out", pretrained), "a run of the kind t5; expected t5-pairs (minimoe.t5.finetune)",
                    program="python -m minimoe.t5.finetune")
 
 
 def test_a_decoder_without_experts_has_none_to_colour_by(text, tmp_path, capsys):
     assert pretrain(text, tmp_path / "run", "--n-decoder-layers", 1, steps=1) == 0
     assert "experts in 1 of 3 blocks" in capsys.readouterr().out
-    assert_refused(capsys, call(sample, "--checkpoint", tmp_path / "run", "--experts"), "writes without experts", program="sample.py")
+    assert_refused(capsys, call(sample, "--checkpoint", tmp_path / "run", "--experts"), "feed-forwards have no experts", program="sample.py")
 
 
 def test_bytes_are_no_vocabulary_for_other_ids(tmp_path, capsys):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from minimoe import checkpoint, model, step, watch
+from minimoe import checkpoint, history, model, step, watch
 from minimoe.data.embedded import DOMAINS
 
 from .helpers import assert_close, config, device, host
@@ -216,7 +216,7 @@ def test_a_run_is_its_sound_lines_by_step(tmp_path):
              dict(loss=1), dict(step=3), dict(step=4, loss=1, expert_load=[1]), dict(step=5, loss=1, gate_entropy={"1": "much"}),
              dict(step=0, loss=1), dict(step=2, loss=2.5, floor=0.6), b"[" * 100000,
              dict(step=1e400, loss=1), dict(step=10**30, loss=1)]
-    run = watch.read(written(tmp_path / "some run", *lines))
+    run = history.read(written(tmp_path / "some run", *lines))
     assert (run.name, [r["step"] for r in run.records], run.damaged) == ("some run", [1, 2], 12)
     assert math.isnan(run.records[0]["loss"]) and (run.records[1]["loss"], run.records[1]["floor"]) == (2.5, 0.6)
 
@@ -224,58 +224,58 @@ def test_a_run_is_its_sound_lines_by_step(tmp_path):
 @pytest.mark.parametrize("lines, said", [((), "no line that can be read"), ((b"hello", b"{}"), "no line that can be read")])
 def test_a_folder_without_a_sound_line_is_refused(lines, said, tmp_path):
     with pytest.raises(ValueError, match=said):
-        watch.read(written(tmp_path, *lines))
+        history.read(written(tmp_path, *lines))
 
 
 def test_a_folder_without_metrics_is_refused(tmp_path):
     with pytest.raises(ValueError, match="none.*cannot be read.*expected a training run's --out folder"):
-        watch.read(tmp_path / "none")
+        history.read(tmp_path / "none")
     (tmp_path / checkpoint.METRICS).mkdir()
     with pytest.raises(ValueError, match="cannot be read"):
-        watch.read(tmp_path)
+        history.read(tmp_path)
 
 
 def test_what_was_written_is_read(tmp_path):
     records = [watched("glam", 2)[0] | dict(step=t, loss=1.0) for t in (1, 2)]
-    run = watch.read(written(tmp_path, *records))
-    E, names = watch.experts(run, 9), watch.frequent(run, 9)
+    run = history.read(written(tmp_path, *records))
+    E, names = history.experts(run, 9), history.frequent(run, 9)
     assert E == {"0": 4} and names == {name: 2 * n for name, n in records[0]["domain_tokens"].items() if n}
-    assert watch.series(run, "expert_load", "0", (4,)).tolist() == [records[0]["expert_load"][0]] * 2
-    n = watch.choices(run, "0", 4, names)                                                       # (2, D, 4)
+    assert history.series(run, "expert_load", "0", (4,)).tolist() == [records[0]["expert_load"][0]] * 2
+    n = history.choices(run, "0", 4, names)                                                       # (2, D, 4)
     assert_close(n.sum(-1), np.array([list(records[0]["domain_tokens"].values())] * 2, float), 1e-3)
-    assert_close(n.sum(1) / n.sum((1, 2))[:, None], watch.series(run, "expert_load", "0", (4,)), 1e-3)
+    assert_close(n.sum(1) / n.sum((1, 2))[:, None], history.series(run, "expert_load", "0", (4,)), 1e-3)
 
 
 def test_a_field_is_nan_where_it_is_missing_or_has_another_shape(tmp_path):
     found = [{"1": [0.5, 0.5]}, {}, {"1": [1, 2, 3]}, {"1": None}, {"2": [1, 1]}, {"1": [None, 1]}]
-    run = watch.read(written(tmp_path, *(dict(step=t, loss=1, expert_load=load) for t, load in enumerate(found, 1))))
+    run = history.read(written(tmp_path, *(dict(step=t, loss=1, expert_load=load) for t, load in enumerate(found, 1))))
     nan = [math.nan] * 2
-    np.testing.assert_array_equal(watch.series(run, "expert_load", "1", (2,)), [[0.5, 0.5], nan, nan, nan, nan, [math.nan, 1]])
-    assert np.isnan(watch.series(run, "drop_rate")).all() and run.damaged == 0
+    np.testing.assert_array_equal(history.series(run, "expert_load", "1", (2,)), [[0.5, 0.5], nan, nan, nan, nan, [math.nan, 1]])
+    assert np.isnan(history.series(run, "drop_rate")).all() and run.damaged == 0
 
 
 def test_at_most_so_many_blocks_and_domains_are_chosen(tmp_path):
-    run = watch.read(written(tmp_path, dict(step=1, loss=1, expert_load={str(i): [1] * (i + 1) for i in range(1, 20, 2)},
+    run = history.read(written(tmp_path, dict(step=1, loss=1, expert_load={str(i): [1] * (i + 1) for i in range(1, 20, 2)},
                                             domain_tokens=dict(a=5, b=1, c=9, d=0, e=-3))))
-    assert watch.experts(run, 3) == {"1": 2, "9": 10, "19": 20} and len(watch.experts(run, 99)) == 10
-    assert watch.experts(run, 1) == {"1": 2}
-    assert watch.frequent(run, 2) == dict(a=5, c=9) and watch.frequent(run, 9) == dict(a=5, b=1, c=9)
+    assert history.experts(run, 3) == {"1": 2, "9": 10, "19": 20} and len(history.experts(run, 99)) == 10
+    assert history.experts(run, 1) == {"1": 2}
+    assert history.frequent(run, 2) == dict(a=5, c=9) and history.frequent(run, 9) == dict(a=5, b=1, c=9)
 
 
 @pytest.mark.parametrize("n", [1, 2, 59, 61, 150])
 def test_smoothing_is_the_mean_of_a_thirtieth_around_each(n, tmp_path):
     loss = np.random.default_rng(n).random(n)
     loss[n // 3:n // 2] = np.nan
-    run = watch.Run("", [dict(loss=x) for x in loss.tolist()], 0)
+    run = history.Run("", [dict(loss=x) for x in loss.tolist()], 0)
     half = n // 60
-    for i, y in enumerate(watch.smoothed(run, "loss")):
+    for i, y in enumerate(history.smoothed(run, "loss")):
         near = [x for x in loss[max(0, i - half):i + half + 1] if not math.isnan(x)]
         assert y == pytest.approx(sum(near) / len(near)) if near else math.isnan(y)
 
 
 def test_mutual_information_follows_its_equation():
     n = np.random.default_rng(0).integers(0, 9, (5, 3, 4))
-    for found, table in zip(watch.mutual_information(n), n.tolist()):
+    for found, table in zip(history.mutual_information(n), n.tolist()):
         total, I = sum(map(sum, table)), 0
         for d in range(3):
             for e in range(4):
@@ -283,5 +283,5 @@ def test_mutual_information_follows_its_equation():
                 I += p * math.log(p / (p_d * p_e)) if p else 0
         assert found == pytest.approx(I, abs=1e-12)
     alike, own = np.outer([1, 2, 3], [4, 5]), np.diag([7, 7, 7])
-    assert watch.mutual_information(alike) == pytest.approx(0, abs=1e-12)
-    assert watch.mutual_information(own) == pytest.approx(math.log(3)) and np.isnan(watch.mutual_information(0 * own))
+    assert history.mutual_information(alike) == pytest.approx(0, abs=1e-12)
+    assert history.mutual_information(own) == pytest.approx(math.log(3)) and np.isnan(history.mutual_information(0 * own))

@@ -79,7 +79,7 @@ TABLE = (
     _update("clip_global_norm_", "optim", "norm", (1, 1, 0), 3, 15, (), "grad min(1, max_norm / norm), one norm over all",
             writes="grad"),
     _plain("span_corruption", "t5.spans", "inputs targets", (2, 2, 0), 3, 30, (), "spans become sentinels (T5 Sec. 3.1.4)"),
-    _op("distill_loss", "more.distil", "loss", (2, 0, 2), 10, 30, ("cross_entropy",),
+    _op("distill_loss", "more.soft_targets", "loss", (2, 0, 2), 10, 30, ("cross_entropy",),
         "0.75 hard + 0.25 teacher (Switch Sec. 4.2)"),
     _op("top1_router", "router", "logits p gate index", (2, 1, 2), 2, 30, ("softmax",),
         "p = softmax(x W), gate = max p (Switch Eq. 1, 2)"),

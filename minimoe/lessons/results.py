@@ -13,7 +13,7 @@ import numpy as np
 from ..checkpoint import replace
 from ..more.distil import share_kept
 
-FOLDER = Path(__file__).parent / "results"
+FOLDER = Path(__file__).parent / "stored"
 SURE, LEAST = 3.0, 3            # standard errors beyond which a direction is claimed; seeds that this takes
 
 

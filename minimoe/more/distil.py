@@ -1,90 +1,29 @@
-"""Distillation: a student learns from the text and from what a teacher would have said: python -m minimoe.more.distil --help"""
+"""Distillation: a dense student learns from a sparse teacher: python -m minimoe.more.distil --help"""
 import dataclasses
-import functools
-import importlib
 import sys
+from pathlib import Path
 
-from .. import command, model
-from ..backend import xp
-from ..config import Model, Train, expect, opt
+import numpy as np
+
+from .. import checkpoint, command, config, model, run
+from ..config import Data, Model, Train, expect, opt
+from ..data.files import digest
 from ..model import decoder, shapes
-from ..ops import cross_entropy, shares, softmax
-from ..params import leaves, views
+from ..ops import cross_entropy
+from ..params import initial, views
 from . import precision
+from .kinds import LM
+from .parents import EXPERTS, begun, check_same, finished, hash_of, inherited, loss_of, opened, parser_of, serve
+from .soft_targets import SOFT, mixed_loss
 
 PROGRAM = "python -m minimoe.more.distil"
-SOFT = 0.25                     # the teacher's share of the loss (Switch, Sec. 4.2)
-EXPERTS = ("sparse", "n_experts", "router", "capacity_factor", "jitter")      # fields of config.Model that are the experts' alone
-
-
-def distill_loss(logits, target, teacher_logits, mask):
-    """0.75 times the cross-entropy with the text, and 0.25 times that with the teacher's distribution.
-
-    Switch Transformer, Sec. 4.2, Table 6:
-        loss = 0.75 mean(-log q[target]) + 0.25 mean(-sum_i p_i log q_i),    q = softmax(logits), p = softmax(teacher_logits)
-
-    logits          (..., V)  float
-    target          (...)     int
-    teacher_logits  (..., V)  float  data: no gradient
-    mask            (...)     bool   tokens that count in both means, or None for all
-    loss            ()        float  nats
-
-    backward(dloss) -> dlogits
-    """
-    hard, back_hard = cross_entropy(logits, target, mask)
-    share = shares(mask, target.shape, logits.dtype)[..., None]               # (..., 1)
-    p, _ = softmax(teacher_logits)
-    shifted = logits - logits.max(-1, keepdims=True)
-    log_q = shifted - xp.log(xp.exp(shifted).sum(-1, keepdims=True))
-    soft = -(share * p * log_q).sum()
-
-    def backward(dloss):
-        return back_hard((1 - SOFT) * dloss) + SOFT * dloss * share * (xp.exp(log_q) - p)
-
-    return (1 - SOFT) * hard + SOFT * soft, backward
-
-
-def mixed_loss(logits, target, teacher_logits, mask, soft):
-    """(1 - soft) hard + soft * (the teacher's part): distill_loss for any share of the teacher.   backward(dloss) -> dlogits
-
-    Both parts are linear in it, so the loss lies on the line through cross_entropy, where soft is 0, and distill_loss, where
-    it is SOFT. Arguments as in distill_loss.   soft  number, 0 ... 1
-    """
-    hard, back_hard = cross_entropy(logits, target, mask)
-    mixed, back_mixed = distill_loss(logits, target, teacher_logits, mask)
-    a = soft / SOFT
-
-    def backward(dloss):
-        return back_hard((1 - a) * dloss) + back_mixed(a * dloss)
-
-    return (1 - a) * hard + a * mixed, backward
+NO_GAIN = "the teacher is not better than the baseline: there is no gain of which its student could have a share"
 
 
 def student_of(teacher_cfg):
     """The dense model of a teacher's sizes, as a config.Model; of experts it has the defaults, and none."""
     usual = {name: getattr(Model(), name) for name in EXPERTS}
     return dataclasses.replace(teacher_cfg, **usual | dict(sparse="none"))
-
-
-def inherited(theta, shapes, parent, parent_shapes):
-    """A vector of parameters in which every array that the parent has under the same name is the parent's, but for its experts.
-
-    Where a name is an expert's here and no expert's there, each expert becomes a copy.
-
-    theta   (P,) float     parameters of the layout shapes: arrays of other names stay; not modified
-    parent  (P',) float    parameters of the layout parent_shapes
-
-    Raises ValueError where two arrays of the same name have different sizes.
-    """
-    theta, theirs = theta.copy(), dict(leaves(views(parent, parent_shapes)))
-    experts = {path for path, w in leaves(parent_shapes) if w.per_expert}
-    for (path, w), (_, a) in zip(leaves(shapes), leaves(views(theta, shapes))):
-        if path in theirs and path not in experts:
-            expected, found = w.shape[1:] if w.per_expert else w.shape, theirs[path].shape
-            if found != expected:
-                raise ValueError(f"{'.'.join(map(str, path))} is {found}; expected {expected}: two models of the same sizes")
-            a[...] = theirs[path]
-    return theta
 
 
 def copied(teacher_theta, teacher_cfg, student_theta, student_cfg):
@@ -96,29 +35,12 @@ def copied(teacher_theta, teacher_cfg, student_theta, student_cfg):
     return inherited(student_theta, shapes(student_cfg), teacher_theta, shapes(teacher_cfg))
 
 
-def decoder_in(name):
-    """model.decoder in a precision, by its name, as precision.task has it."""
-    if name == "float32":
-        return decoder
-    low = precision.core(name).decoder
-
-    def of(p, *args):
-        y, back_low = low(precision.weights(p, name), *args)
-
-        def backward(*cotangents):
-            return precision.bfloat16(back_low(*cotangents))
-
-        return y, backward
-
-    return of
-
-
 def task(student_cfg, teacher_p, teacher_cfg, soft, student=decoder, teacher=decoder):
     """A dense student as a task: mixed_loss in training, cross-entropy in evaluation.
 
     teacher_p         nested arrays: the teacher's parameters, which stay
     soft              number, 0 ... 1; 0 is training without a teacher
-    student, teacher  functions: what computes the logits, decoder or one of decoder_in
+    student, teacher  functions: what computes the logits, model.decoder, or one in a precision
 
     The teacher speaks as in evaluation: without noise, and with room for every token at every expert.
     """
@@ -159,19 +81,97 @@ class Distil(Train):
         expect(0 <= self.soft <= 1, "soft", self.soft, "a number from 0 to 1")
 
 
+def kind_of(teacher):
+    """What a teacher's students are, as a run.Kind: runs of the decoder that also read a teacher.   teacher  parents.Parent"""
+    cfg, says = teacher.configs["model"], precision.decoder(teacher.configs["train"].precision)
+    p = views(teacher.state.theta, shapes(cfg))
+
+    def of(configs):
+        train = configs["train"]
+        return task(configs["model"], p, cfg, train.soft, precision.decoder(train.precision), says)
+
+    def corpus(configs, folder):
+        texts = LM.corpus(configs, folder)                    # with another hash, so that nobody goes on without the teacher
+        return texts._replace(digest=digest([np.array([texts.digest, configs["train"].teacher_digest])]))
+
+    return LM._replace(groups=LM.groups | dict(train=Distil), task=of, corpus=corpus)
+
+
+def begin(kind, teacher, given, where):
+    """A new run: configs, corpus, state.   where  the baseline's folder"""
+    run.check_length(given)
+    values = dataclasses.asdict(teacher.configs["data"]) | given | dict(teacher_digest=hash_of(teacher))
+    configs = dict(model=student_of(teacher.configs["model"])) | config.from_options(values, dict(train=Distil, data=Data))
+    check_same(where, configs, configs["train"].minutes)
+    theta = initial(shapes(configs["model"]), np.random.default_rng(configs["train"].seed))
+    if configs["train"].init == "copied":
+        theta = copied(teacher.state.theta, teacher.configs["model"], theta, configs["model"])
+    return run.begin(kind, configs, run.folder_of(given), theta)
+
+
+def resume(kind, teacher, given, where):
+    """The run that goes on: as begin.   Raises ValueError where it began with another teacher, or with none"""
+    out, found = given["out"], checkpoint.load(given["out"], (kind,))[2]["train"].teacher_digest
+    expect(found, "out", out, "a run of this command: this one learns from no teacher")
+    expect(found == hash_of(teacher), "out", out, f"a student of {teacher.folder}: this one began with another teacher")
+    _, *old = run.go_on((kind,), given)
+    check_same(where, old[0])
+    return old
+
+
+def trained(kind, configs, corpus, state, folder, again):
+    """Train to the end, and say what was reached: the held-out loss, or None where Ctrl-C stopped it."""
+    state = run.train(kind, configs, corpus, state, folder)
+    if state.step < configs["train"].steps:
+        print(f"stopped and saved at step {state.step}; go on with: {again}")
+        return None
+    val = run.finish(kind, configs, corpus, state, folder)
+    print(*run.report(kind, val, corpus), sep="\n")
+    return val
+
+
+def teach(given):
+    """A student from its beginning, or its checkpoint, to its end; then its baseline, and how they compare: the exit code.
+    """
+    folder, named = run.folder_of(given), given.pop("baseline")
+    where, rival = Path(named or folder / "baseline"), finished(named) if named else None
+    teacher = opened(given.pop("teacher"))
+    if teacher.configs["model"].sparse == "none":
+        raise ValueError(f"the teacher {teacher.folder} is dense; expected a run with experts")
+    kind = kind_of(teacher)
+    configs, corpus, state = (resume if given["resume"] else begin)(kind, teacher, given, where)
+    print(*run.describe(kind, configs, corpus), sep="\n")
+    again = f"{PROGRAM} {teacher.folder} --resume --out {folder}" + (f" --baseline {named}" if named else "")
+    student = trained(kind, configs, corpus, state, folder, again)
+    if student is None:
+        return 130
+    if rival:
+        baseline = loss_of(rival, corpus)
+    else:
+        print("the baseline, with the same options and no teacher:")
+        baseline = trained(LM, *begun(where, configs, given), where, again)
+        if baseline is None:
+            return 130
+    losses = student, loss_of(teacher, corpus), baseline
+    share = share_kept(*losses)
+    checkpoint.amend_metrics(folder, configs["train"].steps, teacher_loss=losses[1], baseline_loss=baseline, share_kept=share)
+    print("held out, nats per byte: student {:.4f}, teacher {:.4f}, baseline {:.4f}".format(*losses))
+    print(NO_GAIN if share is None else f"of what the teacher gains over the baseline its student has {100 * share:.1f} %")
+
+
+def options(argv):
+    """What was given on the command line: {name: value}."""
+    parser = parser_of(PROGRAM, "Train a dense student of a sparse teacher, and a dense baseline to compare it with.",
+                       "TEACHER", "of a model with experts", "student", dict(train=Distil))
+    parser.add_argument("--baseline", metavar="RUN", help="a finished dense run of the student's sizes, data and options; none: "
+                        "one is trained, too, in the folder baseline of --out [none]")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, with its options")
+    return vars(parser.parse_args(argv))
+
+
 def main(argv=None):
     """The command: exit code 0, or 2 and one sentence; 130 after Ctrl-C."""
-    parents = importlib.import_module(".parents", __package__)     # not above: graders are sent what this file imports, and no more
-
-    def options(argv):
-        parser = parents.parser_of(PROGRAM, "Train a dense student of a sparse teacher, and a dense baseline to compare it with.",
-                                   "TEACHER", "of a model with experts", "student", dict(train=Distil))
-        parser.add_argument("--baseline", metavar="RUN", help="a finished dense run of the student's sizes, data and options; none: "
-                            "one is trained, too, in the folder baseline of --out [none]")
-        parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, with its options")
-        return vars(parser.parse_args(argv))
-
-    return command.exit_code(PROGRAM, parents.serve, options, functools.partial(parents.teach, say=print), argv)
+    return command.exit_code(PROGRAM, serve, options, teach, argv)
 
 
 if __name__ == "__main__":

@@ -54,8 +54,9 @@ def corpus(configs, folder):
     return open_corpus(configs["data"].data, configs["data"].seq_len)
 
 
-LM = Kind("lm", config.GROUPS, task, corpus, optimizer, describe, "byte")
-SWITCH_ATTENTION = Kind("switch-attention", switch_attention.GROUPS, task_attention, corpus, optimizer, describe_attention, "byte")
+LM = Kind("lm", config.GROUPS, task, corpus, optimizer, describe, "byte", "train.py")
+SWITCH_ATTENTION = Kind("switch-attention", switch_attention.GROUPS, task_attention, corpus, optimizer, describe_attention, "byte",
+                        "train.py --preset switch-attention")
 DECODERS = (LM, SWITCH_ATTENTION)
 KINDS = (*DECODERS, SPANS, PAIRS)
 

@@ -1,23 +1,18 @@
-"""Runs that another run begins with, learns from or is compared with; and the run of a student (distil.py), which has all three."""
+"""Runs that another run begins with, learns from or is compared with."""
 import dataclasses
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from .. import backend, checkpoint, command, config, run
+from .. import backend, checkpoint, command, run
 from ..backend import host
 from ..config import Data, Train, expect, opt
 from ..data.files import digest
-from ..model import shapes
-from ..params import initial, views
+from ..params import leaves, views
 from ..step import State
 from ..t5.checkpoints import check_finite
-from .distil import EXPERTS, PROGRAM, Distil, copied, decoder_in, share_kept, student_of, task
 from .kinds import LM
 
-NO_GAIN = "the teacher is not better than the baseline: there is no gain of which its student could have a share"
+EXPERTS = ("sparse", "n_experts", "router", "capacity_factor", "jitter")      # fields of config.Model that are the experts' alone
 FREE = {"seed", "minutes", "accumulate", "alpha", "z_loss", "eval_every", "log_every", "checkpoint_every"}    # a baseline's own
 
 
@@ -110,6 +105,27 @@ def traits(configs):
     return sizes | dict(d_ff=cfg.d_ff or 4 * cfg.d_model) | how | dict(seq_len=configs["data"].seq_len)
 
 
+def inherited(theta, shapes, parent, parent_shapes):
+    """A vector of parameters in which every array that the parent has under the same name is the parent's, but for its experts.
+
+    Where a name is an expert's here and no expert's there, each expert becomes a copy.
+
+    theta   (P,) float     parameters of the layout shapes: arrays of other names stay; not modified
+    parent  (P',) float    parameters of the layout parent_shapes
+
+    Raises ValueError where two arrays of the same name have different sizes.
+    """
+    theta, theirs = theta.copy(), dict(leaves(views(parent, parent_shapes)))
+    experts = {path for path, w in leaves(parent_shapes) if w.per_expert}
+    for (path, w), (_, a) in zip(leaves(shapes), leaves(views(theta, shapes))):
+        if path in theirs and path not in experts:
+            expected, found = w.shape[1:] if w.per_expert else w.shape, theirs[path].shape
+            if found != expected:
+                raise ValueError(f"{'.'.join(map(str, path))} is {found}; expected {expected}: two models of the same sizes")
+            a[...] = theirs[path]
+    return theta
+
+
 def begun(folder, configs, given):
     """A plain run with another one's options in a folder, from its beginning or its checkpoint: configs, corpus, state.
 
@@ -121,83 +137,3 @@ def begun(folder, configs, given):
         return run.go_on((LM,), every | dict(out=str(folder)))[1:]
     train = {f.name: getattr(configs["train"], f.name) for f in dataclasses.fields(Train)}
     return run.begin(LM, configs | dict(train=Train(**train | dict(minutes=0.0))), folder)
-
-
-def kind_of(teacher):
-    """What a teacher's students are, as a run.Kind: runs of the decoder that also read a teacher.   teacher  parents.Parent"""
-    cfg, says = teacher.configs["model"], decoder_in(teacher.configs["train"].precision)
-    p = views(teacher.state.theta, shapes(cfg))
-
-    def of(configs):
-        train = configs["train"]
-        return task(configs["model"], p, cfg, train.soft, decoder_in(train.precision), says)
-
-    def corpus(configs, folder):
-        texts = LM.corpus(configs, folder)                    # with another hash, so that nobody goes on without the teacher
-        return texts._replace(digest=digest([np.array([texts.digest, configs["train"].teacher_digest])]))
-
-    return LM._replace(groups=LM.groups | dict(train=Distil), task=of, corpus=corpus)
-
-
-def begin(kind, teacher, given, where):
-    """A new run: configs, corpus, state.   where  the baseline's folder"""
-    run.check_length(given)
-    values = dataclasses.asdict(teacher.configs["data"]) | given | dict(teacher_digest=hash_of(teacher))
-    configs = dict(model=student_of(teacher.configs["model"])) | config.from_options(values, dict(train=Distil, data=Data))
-    check_same(where, configs, configs["train"].minutes)
-    theta = initial(shapes(configs["model"]), np.random.default_rng(configs["train"].seed))
-    if configs["train"].init == "copied":
-        theta = copied(teacher.state.theta, teacher.configs["model"], theta, configs["model"])
-    return run.begin(kind, configs, run.folder_of(given), theta)
-
-
-def resume(kind, teacher, given, where):
-    """The run that goes on: as begin.   Raises ValueError where it began with another teacher, or with none"""
-    out, found = given["out"], checkpoint.load(given["out"], (kind,))[2]["train"].teacher_digest
-    expect(found, "out", out, "a run of this command: this one learns from no teacher")
-    expect(found == hash_of(teacher), "out", out, f"a student of {teacher.folder}: this one began with another teacher")
-    _, *old = run.go_on((kind,), given)
-    check_same(where, old[0])
-    return old
-
-
-def trained(kind, configs, corpus, state, folder, again, say):
-    """Train to the end, and say what was reached: the held-out loss, or None where Ctrl-C stopped it."""
-    state = run.train(kind, configs, corpus, state, folder)
-    if state.step < configs["train"].steps:
-        say(f"stopped and saved at step {state.step}; go on with: {again}")
-        return None
-    val = run.finish(kind, configs, corpus, state, folder)
-    say(*run.report(kind, val, corpus), sep="\n")
-    return val
-
-
-def teach(given, say):
-    """A student from its beginning, or its checkpoint, to its end; then its baseline, and how they compare: the exit code.
-
-    say  what is given the lines that say so
-    """
-    folder, named = run.folder_of(given), given.pop("baseline")
-    where, rival = Path(named or folder / "baseline"), finished(named) if named else None
-    teacher = opened(given.pop("teacher"))
-    if teacher.configs["model"].sparse == "none":
-        raise ValueError(f"the teacher {teacher.folder} is dense; expected a run with experts")
-    kind = kind_of(teacher)
-    configs, corpus, state = (resume if given["resume"] else begin)(kind, teacher, given, where)
-    say(*run.describe(kind, configs, corpus), sep="\n")
-    again = f"{PROGRAM} {teacher.folder} --resume --out {folder}" + (f" --baseline {named}" if named else "")
-    student = trained(kind, configs, corpus, state, folder, again, say)
-    if student is None:
-        return 130
-    if rival:
-        baseline = loss_of(rival, corpus)
-    else:
-        say("the baseline, with the same options and no teacher:")
-        baseline = trained(LM, *begun(where, configs, given), where, again, say)
-        if baseline is None:
-            return 130
-    losses = student, loss_of(teacher, corpus), baseline
-    share = share_kept(*losses)
-    checkpoint.amend_metrics(folder, configs["train"].steps, teacher_loss=losses[1], baseline_loss=baseline, share_kept=share)
-    say("held out, nats per byte: student {:.4f}, teacher {:.4f}, baseline {:.4f}".format(*losses))
-    say(NO_GAIN if share is None else f"of what the teacher gains over the baseline its student has {100 * share:.1f} %")

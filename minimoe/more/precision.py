@@ -160,7 +160,7 @@ def low_routers(precision):
 
 @functools.cache
 def core(precision):
-    """model.py for a precision."""
+    """model.py for a precision other than float32."""
     linear, low_ops = low(ops.linear), again(ops, linear=low(ops.linear))
     low_heads = again(attention, linear=linear, attention=low_attention)
     low_heads.causal_attention = low(low_heads.causal_attention, 3)
@@ -168,35 +168,38 @@ def core(precision):
     copy = again(model, linear=linear, relu_ffn=low_ops.relu_ffn, geglu_ffn=low_ops.geglu_ffn, ROUTERS=low_routers(precision),
                  self_attention=low(low_heads.self_attention), moe_layer=low(low_moe.moe_layer, many=True))
     vars(copy).update(dense_ffn=low(copy.dense_ffn), sparse_ffn=low(copy.sparse_ffn, many=True))
+    copy.decoder = low_weights(functools.partial(copy.decoder, head=low(copy.tied_head)), precision)
     return copy
 
 
-def task(cfg, precision):
-    """The language model as a task in a precision: float32, bfloat16, or selective, which is bfloat16 but for the routers.
+def low_weights(decoder, precision):
+    """A decoder that rounds its parameters, and their gradients; but for the routers' in selective precision."""
+    def rounded(tree):
+        def of(name, leaf):
+            return leaf if name == "router" and precision == "selective" else rounded(leaf)
 
-    Raises ValueError where a router has no bfloat16.
-    """
-    if precision == "float32":
-        return model.task(cfg)
-    low_core = core(precision)
-    expect(cfg.router in low_core.ROUTERS or cfg.sparse == "none", "precision", precision,
-           f"float32 or selective beside --router {cfg.router}")
-    low_task = low_core.task(cfg, head=low(low_core.tied_head))
+        return {name: of(name, leaf) for name, leaf in tree.items()} if isinstance(tree, dict) else bfloat16(tree)
 
-    def loss(p, batch, noise):
-        y, back_loss = low_task.loss(weights(p, precision), batch, noise)
+    def low_decoder(p, *args):
+        y, back_decoder = decoder(rounded(p), *args)
 
-        def backward(dce, dbalance, dz):
-            return weights(back_loss(dce, dbalance, dz), precision)
+        def backward(*cotangents):
+            return rounded(back_decoder(*cotangents))
 
         return y, backward
 
-    return model.Task(low_task.shapes, loss, low_task.noise)
+    return low_decoder
 
 
-def weights(p, precision):
-    """The parameters that a step computes with, or their gradients: rounded, but a selective router's."""
-    def kept(name, leaf):
-        return leaf if name == "router" and precision == "selective" else weights(leaf, precision)
+def decoder(precision):
+    """model.decoder in a precision: float32, bfloat16, or selective, which is bfloat16 but for the routers."""
+    return model.decoder if precision == "float32" else core(precision).decoder
 
-    return {name: kept(name, leaf) for name, leaf in p.items()} if isinstance(p, dict) else bfloat16(p)
+
+def task(cfg, precision):
+    """The language model as a task in a precision, as in `decoder`.   Raises ValueError where a router has no bfloat16"""
+    if precision == "float32":
+        return model.task(cfg)
+    expect(cfg.router in core(precision).ROUTERS or cfg.sparse == "none", "precision", precision,
+           f"float32 or selective beside --router {cfg.router}")
+    return core(precision).task(cfg)

@@ -151,11 +151,6 @@ def judged(pages, classifier, alpha, rng):
         yield page, s, bool(pareto_keep(s, rng.standard_exponential(), alpha))
 
 
-def keep(pages, classifier, alpha, rng):
-    """The pages that stay, in order, one at a time.   arguments as in judged"""
-    return (page for page, _, stays in judged(pages, classifier, alpha, rng) if stays)
-
-
 def options(argv):
     """What was given on the command line."""
     parser = command.Parser(PROGRAM, "Keep the pages of raw files that look like those of curated ones, and a few of the others.")

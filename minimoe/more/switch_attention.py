@@ -22,7 +22,6 @@ from ..router import ROUTERS
 @dataclass(frozen=True)
 class SwitchAttention(config.Model):
     """A decoder whose sparse blocks have Switch attention.   Raises ValueError as config.Model does, and without sparse blocks."""
-    # held out after 300 steps, of three seeds the middle one: attention 1.41 nats per byte, the Switch 1.43, both 1.45
     experts_in: str = opt("attention", "what is sparse in a sparse block: its attention, or both its sublayers (Switch, Table 10)",
                           "attention", "both")
 

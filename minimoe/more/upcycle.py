@@ -8,9 +8,8 @@ from .. import command, config, run
 from ..config import EXPERTS_PER_TOKEN, Model, Train, expect
 from ..model import shapes
 from ..params import initial
-from .distil import EXPERTS, inherited
 from .kinds import LM
-from .parents import loss_of, opened, parser_of, serve
+from .parents import EXPERTS, inherited, loss_of, opened, parser_of, serve
 
 PROGRAM = "python -m minimoe.more.upcycle"
 ROUTER, TWO = "glam", config.PRESETS["glam"]["capacity_factor"]             # where none is named; where a token has two experts

@@ -56,8 +56,10 @@ def pairs_of(configs, folder):
     return open_pairs(configs["data"], cfg.eos_id, cfg.start_id, vocabulary.ids, vocabulary.digest)
 
 
-SPANS = Kind("t5", dict(model=T5, train=Train, data=Spans), t5_task, spans_of, optimizer, describe_t5, "target")
-PAIRS = Kind("t5-pairs", dict(model=T5, train=FineTune, data=Pairs), t5_task, pairs_of, optimizer, describe_t5, "target")
+SPANS = Kind("t5", dict(model=T5, train=Train, data=Spans), t5_task, spans_of, optimizer, describe_t5, "target",
+             "train.py --preset switch-t5")
+PAIRS = Kind("t5-pairs", dict(model=T5, train=FineTune, data=Pairs), t5_task, pairs_of, optimizer, describe_t5, "target",
+             "minimoe.t5.finetune")
 
 # T5's schedule, shorter and with twice its rate, as toys learn best: T5 has 0.01 for 10,000 steps (0.001 throughout in fine-tuning)
 ADAFACTORS = dict(optimizer="adafactor", schedule="constant", clip=math.inf, lr=0.02, warmup=1000)
