@@ -35,6 +35,7 @@ class Study(NamedTuple):
     claims: tuple
     run: Callable = runs.plain  # (options, seed) -> {measure: number}
     between: tuple = ()         # a teacher and a baseline, of whose difference each variant keeps a share
+    remark: str = ""            # what one has to know of the set-up
 
 
 STUDIES = {
@@ -49,7 +50,8 @@ STUDIES = {
          for cf in (1.0, 2.0)}, (D, "distance with limit", "dropped"),
         "Switch, Table 1: negative log perplexity at 100k steps",
         {"top-1, 1.0": "-1.561", "top-2, 1.0": "-1.572", "top-1, 2.0": "-1.554", "top-2, 2.0": "-1.547"},
-        (Claim("top-1, 1.0", "top-2, 1.0", "Switch, Table 1"), Claim("top-2, 2.0", "top-1, 2.0", "Switch, Table 1"))),
+        (Claim("top-1, 1.0", "top-2, 1.0", "Switch, Table 1"), Claim("top-2, 2.0", "top-1, 2.0", "Switch, Table 1")),
+        remark="Two experts take more FLOPs a token than one, here as there."),
     "capacity": Study(
         "How much room should an expert have?", "capacity factor",
         {str(cf): dict(capacity_factor=cf) for cf in (0.5, 1.0, 1.25, 2.0)}, (D, "distance with limit", "dropped"),
@@ -82,7 +84,8 @@ STUDIES = {
         "How large should the first weights be?", "s in std = sqrt(s / n)",
         {str(s): dict(init_scale=s) for s in (0.1, 1.0)}, (D,),
         "Switch, Table 3: negative log perplexity at 3.5k steps, ± spread of 3 seeds", {"0.1": "-2.72 ± 0.01", "1.0": "-3.60 ± 0.68"},
-        (Claim("0.1", "1.0", "Switch, Table 3"),)),
+        (Claim("0.1", "1.0", "Switch, Table 3"),),
+        remark="The paper's ± is the spread over seeds; ours, the standard error, is that over the root of their number."),
     "distillation": Study(
         "How much of the experts' gain can a dense student keep?", "student",
         {"dense, no teacher": dict(sparse="none"), "the teacher, 8 experts": dict(),
@@ -95,7 +98,8 @@ STUDIES = {
          Claim("+ 0.75 hard, 0.25 soft", "+ non-expert weights", "Switch, Table 6"),
          Claim("+ 0.75 hard, 0.25 soft", "dense, no teacher", "Switch, Table 6"),
          Claim("non-expert weights alone", "dense, no teacher", "Switch, Table 6", same=True)),
-        runs.distilled, ("the teacher, 8 experts", "dense, no teacher")),
+        runs.distilled, ("the teacher, 8 experts", "dense, no teacher"),
+        "Copied weights bring the teacher's 2,000 steps with them, beside which the student's own 2,000 are few."),
     "filter": Study(
         "Is filtered data better than more data?", "pages",
         {"raw": dict(pages="raw"), "filtered": dict(pages="filtered", pareto=9.0), "the good ones": dict(pages="good")},
@@ -115,6 +119,7 @@ def page(name, found):
     yield from (f"**{study.question}** `{PROGRAM} {name}`", "")
     yield from results.table(study, found)
     yield from ("", *results.claims(study, found), "")
+    yield from (study.remark, "") if study.remark else ()
 
 
 def options(argv):
