@@ -123,7 +123,7 @@ def tied_head(x, norm, W):
     return logits, backward
 
 
-def decoder(p, cfg, ids, mask, C, noise, dense=dense_block, sparse=sparse_block, head=tied_head):
+def decoder(p, cfg, ids, mask, C, noise, dense=None, sparse=None, head=None):
     """The next-token logits of a batch.
 
     p        nested arrays, as `shapes` says
@@ -133,7 +133,7 @@ def decoder(p, cfg, ids, mask, C, noise, dense=dense_block, sparse=sparse_block,
                                attention does not hide it; or None
     C        int               slots per expert, or None for no limit
     noise    {block: array}    the router's noise, or {}
-    dense, sparse, head        functions: what it is made of; minimoe/more/ has others
+    dense, sparse, head        functions in the place of dense_block, sparse_block, tied_head; or None
     logits   (B, T, V)  float
     balance, z  ()      float  sums over the sparse layers
     seen     {block: what its router has seen}
@@ -150,12 +150,12 @@ def decoder(p, cfg, ids, mask, C, noise, dense=dense_block, sparse=sparse_block,
         bias, H = allowed[i % len(biases)], cfg.n_heads
         if is_sparse(cfg, i):
             route = ROUTERS[cfg.router].route
-            (x, b, z_i, seen[i]), back = sparse(x, block, bias, H, route, C, flat_mask, noise.get(i))
+            (x, b, z_i, seen[i]), back = (sparse or sparse_block)(x, block, bias, H, route, C, flat_mask, noise.get(i))
             balance, z = balance + b, z + z_i
         else:
-            x, back = dense(x, block, bias, H)
+            x, back = (dense or dense_block)(x, block, bias, H)
         backs.append((i, back))
-    logits, back_head = head(x, p["norm"], p["embedding"])               # (B, T, V)
+    logits, back_head = (head or tied_head)(x, p["norm"], p["embedding"])     # (B, T, V)
 
     def backward(dlogits, dbalance, dz):
         dx, dnorm, dW = back_head(dlogits)

@@ -40,6 +40,7 @@ INF, NAN = math.inf, math.nan
     (Train, "weight_decay", (-0.1, INF, NAN), "0.0 or more"),
     (Train, "clip", (0, -1, NAN), "a number above 0, or inf"),
     (Train, "optimizer", ("sgd",), r"adam \| adafactor"),
+    (Train, "precision", ("float16",), r"float32 \| bfloat16 \| selective"),
     (Train, "alpha", (-0.01, INF, NAN), "0.0 or more"),
     (Train, "z_loss", (-0.001, INF, NAN), "0.0 or more"),
     (Train, "seed", (-1,), "0 or more"),

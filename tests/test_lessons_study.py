@@ -1,15 +1,23 @@
 """Studies: what is run, what is stored, and what may be said of it."""
+import dataclasses
 import json
 import math
+import os
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
-from minimoe import backend
-from minimoe.data import corpus
+from minimoe import backend, config, model, step
+from minimoe.data import babel, corpus
 from minimoe.lessons import results, running, runs, study
 from minimoe.lessons.study import STUDIES, Claim, Study
+from minimoe.load import capacity
+from minimoe.more import distil, quality
+from minimoe.more.kinds import LM
+from minimoe.more.soft_targets import mixed_loss
+from minimoe.ops import cross_entropy
+from minimoe.params import initial, views
 
 from .commands import assert_refused, call
 
@@ -67,6 +75,84 @@ def test_what_is_claimed_and_printed_is_about_its_variants(name):
     assert s.claims and s.question.endswith("?")
 
 
+# What the papers print, typed here a second time: Switch, Tables 1, 2, 3 and 11, negative log perplexity, so more is better
+
+PRINTED = {
+    "top-k": {"top-1, 1.0": "-1.561", "top-2, 1.0": "-1.572", "top-1, 2.0": "-1.554", "top-2, 2.0": "-1.547"},
+    "capacity": {"1.0": "-1.561", "1.25": "-1.553", "2.0": "-1.554"},
+    "exploration": {"argmax": "-1.471", "sample softmax": "-1.570", "input dropout": "-1.480", "input jitter": "-1.468"},
+    "precision": {"float32": "-1.718", "bfloat16": "-3.780 (diverged)", "selective": "-1.716"},
+    "init": {"0.1": "-2.72 ± 0.01", "1.0": "-3.60 ± 0.68"},
+}
+TABLE_6 = {"dense, no teacher": 1.636, "the teacher, 8 experts": 1.444, "distilled": 1.631, "+ non-expert weights": 1.598,
+           "+ 0.75 hard, 0.25 soft": 1.580, "non-expert weights alone": 1.639}
+CLAIMS = {
+    "experts": ["2 < 1", "4 < 2", "8 < 4", "16 < 8", "16 < 1"],
+    "top-k": ["top-1, 1.0 < top-2, 1.0", "top-2, 2.0 < top-1, 2.0"],
+    "capacity": ["1.25 < 1.0", "2.0 = 1.25"],
+    "alpha": ["0.01 < 0.0 in busiest", "0.01 < 0.0", "0.01 < 1.0"],
+    "exploration": ["input jitter < argmax", "argmax < input dropout", "input dropout < sample softmax",
+                    "no token left behind, factor 1.0 = input jitter, factor 1.0",
+                    "no token left behind, factor 1.0 < input jitter, factor 1.0 in dropped"],
+    "precision": ["selective = float32", "selective < bfloat16"],
+    "init": ["0.1 < 1.0"],
+    "distillation": ["+ non-expert weights < distilled", "+ 0.75 hard, 0.25 soft < + non-expert weights",
+                     "+ 0.75 hard, 0.25 soft < dense, no teacher", "non-expert weights alone = dense, no teacher"],
+    "filter": ["filtered < raw"],
+}
+OPTIONS = {                                                                   # what a variant's name says of its options
+    "experts": lambda name: dict(n_experts=int(name)),
+    "top-k": lambda name: dict(router={"top-1": "switch", "top-2": "glam"}[name[:5]], capacity_factor=float(name[7:]), jitter=0.0),
+    "capacity": lambda name: dict(capacity_factor=float(name)),
+    "alpha": lambda name: dict(alpha=float(name)),
+    "exploration": {
+        "argmax": dict(router="argmax"), "sample softmax": dict(router="sample"), "input dropout": dict(router="input-dropout"),
+        "input jitter": dict(router="switch"), "no token left behind, factor 1.0": dict(router="ntlb", capacity_factor=1.0),
+        "input jitter, factor 1.0": dict(router="switch", capacity_factor=1.0)}.get,
+    "precision": lambda name: dict(precision=name),
+    "init": lambda name: dict(init_scale=float(name)),
+    "distillation": {
+        "dense, no teacher": dict(sparse="none"), "the teacher, 8 experts": {}, "distilled": dict(soft=1.0, copied=False),
+        "+ non-expert weights": dict(soft=1.0, copied=True), "+ 0.75 hard, 0.25 soft": dict(soft=0.25, copied=True),
+        "non-expert weights alone": dict(soft=0.0, copied=True)}.get,
+    "filter": {"raw": dict(pages="raw"), "filtered": dict(pages="filtered", pareto=9.0), "the good ones": dict(pages="good")}.get,
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_claims_and_numbers_are_the_paper_s(name):
+    s, printed = STUDIES[name], PRINTED.get(name, {})
+    assert {v: text for v, text in s.printed.items() if text.startswith("-") and name != "distillation"} == printed
+    claims = [f"{c.a} {'=' if c.same else '<'} {c.b}" + f" in {c.measure}" * (c.measure != "distance") for c in s.claims]
+    assert claims == CLAIMS[name]
+    of = {v: -x for v, x in TABLE_6.items()} if name == "distillation" else {v: float(t.split()[0]) for v, t in printed.items()}
+    assert all(of[c.a] > of[c.b] for c in s.claims if {c.a, c.b} <= of.keys() and not c.same), "as the numbers have it"
+
+
+def test_the_shares_kept_are_table_6_s():
+    s = STUDIES["distillation"]
+    for variant, text in s.printed.items():
+        share = results.kept(s, stored(**{v: [loss] for v, loss in TABLE_6.items()}), variant)[1]
+        assert text.split(" (")[0] == f"{round(100 * share)} %"
+    assert s.printed.keys() == TABLE_6.keys() and "(-1.639 against -1.636)" in s.printed["non-expert weights alone"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_variant_differs_from_the_others_as_its_name_says(name):
+    """In its options; and those that are options of a run are the only ones in which its configurations differ from BASE."""
+    s = STUDIES[name]
+    assert s.variants == {v: OPTIONS[name](v) for v in s.variants}
+    assert s.run is {"distillation": runs.distilled, "filter": runs.filtered}.get(name, runs.plain)
+
+    def flat(configs):
+        return {field: value for group in configs.values() for field, value in dataclasses.asdict(group).items()}
+
+    usual = flat(config.from_options(runs.BASE))
+    for options in s.variants.values():
+        changes = {field: value for field, value in options.items() if field in usual}
+        assert flat(runs.configs_of(options, 3)) == usual | changes | dict(seed=3)
+
+
 @pytest.fixture
 def small(monkeypatch):
     """Runs of two steps, and little to evaluate on."""
@@ -92,12 +178,159 @@ def test_a_run_is_the_same_whenever_it_is_made(small):
     assert first == second != other
 
 
-class Here:
-    """An executor that does what it is asked at once, in this process."""
+def test_a_distance_is_above_the_source_and_a_run_that_diverged_knows_nothing():
+    assert runs.distance(3.0, 0.5) == 2.5 and runs.distance(3.0, None) == 3.0
+    assert runs.distance(math.nan, 0.5) == runs.distance(math.inf, 0.5) == math.log(256) - 0.5
+
+
+@on_numpy
+def test_the_loss_with_the_limit_is_a_training_step_s_without_noise(small):
+    configs = runs.configs_of(dict(capacity_factor=0.5, jitter=0.5), 1)
+    cfg, task, pages = configs["model"], LM.task(configs), LM.corpus(configs, None)
+    state, found = step.new_state(task, np.random.default_rng(0)), []
+    p = views(state.theta, task.shapes)
+    for limit in (False, True):
+        total = counted = 0
+        for b in pages.held_out(runs.EVAL_BATCH):
+            C = capacity(b["x"].size, cfg.n_experts, 0.5) if limit else None
+            logits = model.decoder(p, cfg, b["x"], b["mask"], C, {})[0][0]
+            total += float(cross_entropy(logits, b["y"], b["mask"])[0]) * b["mask"].sum()
+            counted += b["mask"].sum()
+        found.append(runs.held_out(task, state, pages, limit))
+        assert found[-1] == pytest.approx(total / counted, rel=1e-6)
+    assert found[0] == runs.held_out(task, state, pages) != found[1]
+
+
+@on_numpy
+@pytest.mark.parametrize("optimizer", ["adam", "adafactor"])
+def test_a_run_is_fitted_from_its_seed_or_from_a_state_to_its_last_step(optimizer, small):
+    configs = runs.configs_of(dict(optimizer=optimizer), 5)
+    task, pages, how = LM.task(configs), LM.corpus(configs, None), LM.optimizer(configs)
+    for seed in (None, 6):
+        given = seed and step.new_state(task, np.random.default_rng(seed), optimizer=how)
+        state = step.new_state(task, np.random.default_rng(seed or 5), optimizer=how)
+        found, records = runs.fitted(task, configs, pages, given)
+        *_, (expected, _) = step.fit(task, state, pages, configs["train"], how)
+        assert [record["step"] for record in records] == [1, 2] and found.step == 2
+        assert np.array_equal(found.theta, expected.theta)
+
+
+def trained_on(monkeypatch, records=()):
+    """Runs that learn nothing: a list of (configs, corpus) as they were asked for. Their loss is 3, and 4 with the limit."""
     asked = []
 
-    def __init__(self, *args):
-        pass
+    def held_out(task, state, corpus, limit=False):
+        assert state == "trained" and corpus.floor > 0
+        return 4.0 if limit else 3.0
+
+    monkeypatch.setattr(runs, "fitted", lambda task, configs, corpus: (asked.append((configs, corpus)) or "trained", records))
+    monkeypatch.setattr(runs, "held_out", held_out)
+    return asked
+
+
+@pytest.mark.parametrize("n, dropped, busiest", [(20, 0.3, 0.675), (3, 0.4, 0.75)])
+def test_a_plain_run_is_measured_in_its_last_tenth(n, dropped, busiest, monkeypatch):
+    records = [dict(drop_rate=0.9, expert_load={1: [1.0, 0.0], 3: [1.0, 0.0]}, skipped=t) for t in range(n - 2)]
+    records += [dict(drop_rate=0.2, expert_load={1: [0.7, 0.3], 3: [0.5, 0.5]}, skipped=n),
+                dict(drop_rate=0.4, expert_load={1: [0.1, 0.9], 3: [0.6, 0.4]}, skipped=n + 1)]
+    asked, options = trained_on(monkeypatch, records), dict(n_experts=2)
+    found, configs = runs.plain(options, 7), runs.configs_of(options, 7)
+    assert asked[0][0] == configs
+    floor = LM.corpus(configs, None).floor
+    assert found == {"distance": 3.0 - floor, "distance with limit": 4.0 - floor, "dropped": pytest.approx(dropped),
+                     "busiest": pytest.approx(busiest), "skipped": n + 1}
+    trained_on(monkeypatch, [dict(drop_rate=0, expert_load={}, skipped=0)])
+    assert runs.plain(dict(sparse="none"), 7)["busiest"] == 1
+
+
+@on_numpy
+@pytest.mark.parametrize("soft, copied", [(1.0, False), (0.25, True), (0.0, True)])
+def test_a_student_begins_and_learns_as_its_options_say(soft, copied, small, monkeypatch):
+    calls, fitted = [], runs.fitted
+
+    def spy(task, configs, corpus, state=None):
+        first = state and state.theta.copy()
+        state, records = fitted(task, configs, corpus, state)
+        calls.append((task, configs, corpus, first, state.theta))
+        return state, records
+
+    monkeypatch.setattr(runs, "fitted", spy)
+    found = runs.distilled(dict(soft=soft, copied=copied), 2)
+    (_, configs, _, _, taught), (task, again, pages, first, last) = calls
+    assert configs == again == runs.configs_of({}, 2)
+    sparse, dense = configs["model"], distil.student_of(configs["model"])
+    of = {"teacher": views(taught, model.shapes(sparse)), "student": views(first, model.shapes(dense)),
+          "fresh": views(initial(model.shapes(dense), np.random.default_rng(2)), model.shapes(dense))}
+    for get, where in ((lambda p: p["embedding"], "teacher"), (lambda p: p["blocks"][0]["ffn"]["W1"], "teacher"),
+                       (lambda p: p["blocks"][1]["attention"]["Wq"], "teacher"), (lambda p: p["blocks"][1]["ffn"]["W1"], "fresh")):
+        assert np.array_equal(get(of["student"]), get(of[where if copied else "fresh"]))
+    b = pages.batch(1, 1, 4)
+    student, teacher = (model.decoder(of[name], cfg, b["x"], None, None, {})[0][0]
+                        for name, cfg in (("student", dense), ("teacher", sparse)))
+    expected = float(mixed_loss(student, b["y"], teacher, None, soft)[0])
+    assert float(task.loss(of["student"], b, {})[0][0]) == pytest.approx(expected, rel=1e-5)
+    loss = step.evaluate(model.task(dense), last, pages.held_out(runs.EVAL_BATCH))
+    assert found == dict(distance=pytest.approx(loss - pages.floor))
+
+
+@on_numpy
+def test_without_a_teacher_s_share_it_is_a_plain_run(small):
+    for options in ({}, dict(sparse="none")):
+        assert runs.distilled(options, 1) == runs.plain(options, 1)
+
+
+@on_numpy
+def test_good_pages_are_lines_of_the_languages_and_the_others_have_shuffled_letters(monkeypatch):
+    monkeypatch.setattr(runs, "CURATED", 50)
+    monkeypatch.setattr(runs, "RAW", 2000)
+    after = babel.followers()
+
+    def spoken(page):
+        letters = page[1:-1] - ord("a")
+        return all(c in after[page[0] - ord("A"), a, b] for a, b, c in zip(letters, letters[1:], letters[2:]))
+
+    curated, raw, good = runs.crawl(3)
+    assert curated.shape == (50, babel.LONGEST) and raw.shape == (2000, babel.LONGEST)
+    assert all(map(spoken, curated)) and [spoken(page) for page in raw] == good.tolist()
+    assert abs(good.mean() - 0.2) < 4 * math.sqrt(0.2 * 0.8 / 2000)
+    lines = babel.documents((12, 3), 2000 * babel.LONGEST).text[1:].reshape(raw.shape)
+    assert np.array_equal(np.sort(raw, 1), np.sort(lines, 1)) and np.array_equal(raw[:, [0, -1]], lines[:, [0, -1]])
+    assert not {*map(bytes, curated)} & {*map(bytes, raw[good])}, "pages of their own"
+    assert not np.array_equal(curated, runs.crawl(4)[0])
+
+
+@on_numpy
+@pytest.mark.parametrize("pages, pareto", [("raw", None), ("good", None), ("filtered", 9.0), ("filtered", 2.0)])
+def test_pages_are_chosen_and_the_distance_is_that_of_the_good_ones(pages, pareto, monkeypatch):
+    """With a filter that keeps what begins with certain letters."""
+    monkeypatch.setattr(runs, "CURATED", 40)
+    monkeypatch.setattr(runs, "RAW", 200)
+    curated, raw, good = runs.crawl(3)
+    asked, given = trained_on(monkeypatch), []
+
+    def judged(found, classifier, alpha, rng):
+        given.append((classifier, alpha, rng.random()))
+        return [(page, 0.5, page[1] % 2 == 0) for page in found]
+
+    monkeypatch.setattr(quality, "train_classifier", lambda *args: tuple(a if type(a) is int else [*a] for a in args))
+    monkeypatch.setattr(quality, "judged", judged)
+    monkeypatch.setattr(runs, "file_corpus", lambda domains, texts, *rest: (*texts, *rest))
+    found = runs.filtered(dict(pages=pages, pareto=pareto), 3)
+    kept = dict(raw=np.ones(200, bool), good=good, filtered=raw[:, 1] % 2 == 0)[pages]
+    ((configs, (text, *rest)),) = asked
+    assert np.array_equal(text, raw[kept].reshape(-1)) and rest == [None, 64, 0.1, ()] and configs == runs.configs_of({}, 3)
+    floor = LM.corpus(configs, None).floor
+    assert found == dict(distance=3.0 - floor, kept=pytest.approx(kept.mean()), good=pytest.approx(good[kept].mean()))
+    expected = ([*map(bytes, curated)], [*map(bytes, raw)], 3), pareto, np.random.default_rng(3).random()
+    assert given == [expected] * (pages == "filtered")
+
+
+class Here:
+    """An executor that does what it is asked at once, in this process."""
+    asked, processes = [], []
+
+    def __init__(self, processes, *args):
+        self.processes.append((processes, *map(os.environ.get, ONE)))
 
     __enter__, __exit__ = lambda self: self, lambda self, *args: None
 
@@ -120,6 +353,28 @@ def toy(monkeypatch):
     monkeypatch.setattr(running, "ProcessPoolExecutor", Here)
     Here.asked = []
     return s
+
+
+ONE = "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "TQDM_DISABLE"
+
+
+def test_runs_have_one_thread_each_and_as_many_processes_as_there_is_work(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv(ONE[0], "4")
+    monkeypatch.delenv(ONE[1], raising=False)
+    Here.processes.clear()
+    for seeds, jobs, processes in (1, 5, 2), (3, 3, 3):
+        assert call(study, "toy", "--seeds", seeds, "--jobs", jobs, "--results", tmp_path) == 0
+        assert Here.processes.pop() == (processes, *["1"] * 5)
+        assert os.environ[ONE[0]] == "4" and ONE[1] not in os.environ, "as before"
+    assert [(v, seed) for _, v, _, seed in Here.asked] == [("a", 1), ("b", 1), ("a", 2), ("b", 2), ("a", 3), ("b", 3)]
+
+
+def test_all_are_all_of_them_with_three_seeds(toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "STUDIES", dict(toy=toy, other=toy._replace(question="And here?")))
+    assert call(study, "all", "--results", tmp_path) == 0
+    assert len(Here.asked) == 12 and {path.name for path in tmp_path.iterdir()} == {"toy.json", "other.json"}
+    out = capsys.readouterr().out
+    assert "**Is a below b?** `python -m minimoe.lessons.study toy`" in out and "**And here?**" in out
 
 
 def test_what_is_stored_is_not_run_again(toy, tmp_path, capsys):

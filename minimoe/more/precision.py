@@ -167,8 +167,8 @@ def core(precision):
     low_moe = again(moe, relu_ffn=low_ops.relu_ffn, expert_ffn=expert_ffn)
     copy = again(model, linear=linear, relu_ffn=low_ops.relu_ffn, geglu_ffn=low_ops.geglu_ffn, ROUTERS=low_routers(precision),
                  self_attention=low(low_heads.self_attention), moe_layer=low(low_moe.moe_layer, many=True))
-    vars(copy).update(dense_ffn=low(copy.dense_ffn), sparse_ffn=low(copy.sparse_ffn, many=True))
-    copy.decoder = low_weights(functools.partial(copy.decoder, head=low(copy.tied_head)), precision)
+    vars(copy).update(dense_ffn=low(copy.dense_ffn), sparse_ffn=low(copy.sparse_ffn, many=True), tied_head=low(copy.tied_head))
+    copy.decoder = low_weights(copy.decoder, precision)
     return copy
 
 
