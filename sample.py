@@ -1,5 +1,6 @@
 """Let a trained model write: python sample.py --help"""
 import sys
+import warnings
 from pathlib import Path
 
 from minimoe import backend, checkpoint, command, config
@@ -118,6 +119,7 @@ def answer(given, model):
 def work(argv):
     """Everything between the command line and the exit code."""
     given = options(argv)
+    warnings.simplefilter("ignore", RuntimeWarning)           # what is not finite is refused below
     backend.use(given.backend)
     expect_model(given.checkpoint)
     if is_foreign(given.checkpoint):

@@ -3,6 +3,8 @@ import argparse
 import dataclasses
 import difflib
 import os
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -67,6 +69,12 @@ def writable(path):
     """Whether a file can be written, as far as its folder tells: rather refused at once than after minutes."""
     path = Path(path)
     return not path.is_dir() and path.parent.is_dir() and os.access(path.parent, os.W_OK)
+
+
+def line(*words):
+    """Words as they are typed on a command line."""
+    words = [str(word) for word in words]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def note(sentence):

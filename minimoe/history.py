@@ -38,6 +38,14 @@ def read(folder):
     return Run(Path(folder).resolve().name or str(folder), [by_step[step] for step in sorted(by_step)], found.count(None))
 
 
+def read_all(folders):
+    """The runs in some folders, under the folders' names, whole where two are the same.   Raises ValueError as read does"""
+    runs = [read(folder) for folder in folders]
+    if len({run.name for run in runs}) < len(runs):
+        runs = [run._replace(name=str(folder)) for run, folder in zip(runs, folders)]
+    return runs
+
+
 def parsed(line):
     """The numbers of a line, nan for those that are missing or no measurement; None where the line is damaged."""
     def numbers(x):

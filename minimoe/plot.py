@@ -2,7 +2,7 @@
 
 A picture is a matplotlib Figure of the size of a slide, so its letters are there as large as their points say.
 """
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
@@ -94,8 +94,9 @@ def losses(title, *runs):
         if alone:
             ax.plot(x, loss, color=colour, alpha=0.4, linewidth=1)
         ax.plot(x, mean, color=colour, label="training" if alone else name, marker="." * (len(x) < 20))
-        ax.plot(x[there], val[there], ":", color=COLOURS[1] if alone else colour, marker="o" if there.sum() <= 50 else "",
-                markersize=9, clip_on=False, zorder=3, label="held out" if alone and there.any() else None)
+        if there.any():
+            ax.plot(x[there], val[there], ":", color=COLOURS[1] if alone else colour, marker="o" if there.sum() <= 50 else "",
+                    markersize=9, clip_on=False, zorder=3, label="held out" if alone else None)
         top += [*mean[x >= x[-1] / 20], *val[there]]
     for floor in sorted({r["floor"] for run in runs for r in run.records if np.isfinite(r["floor"])}):
         ax.axhline(floor, label=f"the source itself: {floor:.3f}", **DASHED)
@@ -184,8 +185,7 @@ def sentences(runs, figures):
     for run in runs:
         if run.damaged:
             yield f"{run.name}: {run.damaged} damaged lines of its metrics are left out"
-    missing = [name for name in PICTURES if name not in figures]
-    if len(runs) == 1 and missing:
+    if len(runs) == 1 and (missing := [name for name in PICTURES if name not in figures]):
         yield f"{run.name}: its metrics have nothing for {', '.join(missing)}" if "load" in figures else (
             f"{run.name}: its metrics have no experts, so its loss is all there is to draw")
 
@@ -196,14 +196,14 @@ def work(argv):
     parser.add_argument("runs", nargs="+", metavar="DIR", help=f"--out folders of runs, {RUNS} at most")
     parser.add_argument("--out", metavar="FOLDER", help="where pictures go, as PNG and SVG [plots in the first DIR]")
     given = parser.parse_args(argv)
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("matplotlib is missing; expected it to be installed: pip install matplotlib")
+    try:
+        importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        raise ValueError(f"matplotlib is missing, or of no use ({error}); expected it to be installed: pip install matplotlib") from None
     config.expect(given.out != "", "out", "empty", "a folder")
     if len(given.runs) > RUNS:
         raise ValueError(f"there are {len(given.runs)} runs; expected {RUNS} at most in one picture")
-    runs, folder = [history.read(run) for run in given.runs], Path(given.out or Path(given.runs[0]) / "plots")
-    if len({run.name for run in runs}) < len(runs):
-        runs = [run._replace(name=name) for run, name in zip(runs, given.runs)]
+    runs, folder = history.read_all(given.runs), Path(given.out or Path(given.runs[0]) / "plots")
     with look():
         figures = draw(*runs)
         print(*guarded(folder, save, figures, folder), sep="\n")

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import checkpoint, config, step
+from .command import line
 from .step import EVAL_TOKENS
 from .watch import watch
 
@@ -137,7 +138,7 @@ def to_the_end(kind, configs, corpus, state, folder, command):
     """Train, and say what was reached: the last state, or None where Ctrl-C stopped it.   command  what goes on with it"""
     state = train(kind, configs, corpus, state, folder)
     if state.step < configs["train"].steps:
-        print(f"stopped and saved at step {state.step}; go on with: {command} --resume --out {folder}")
+        print(f"stopped and saved at step {state.step}; go on with: {line(*command.split(), '--resume', '--out', folder)}")
         return None
     print(*report(kind, finish(kind, configs, corpus, state, folder), corpus), sep="\n")
     return state

@@ -182,7 +182,7 @@ def test_bad_sizes_are_refused(tmp_path):
     assert open_corpus((path,), 64).n_windows == 2
     with pytest.raises(ValueError, match=r"a.txt is too short: its train part has 64 bytes; expected at least 65"):
         open_corpus((path,), 64, held_out_share=0.9)
-    with pytest.raises(ValueError, match=f"seq_len is 20; expected at least {embedded.LONGEST}"):
+    with pytest.raises(ValueError, match=f"--seq-len is 20; expected at least {embedded.LONGEST}"):
         open_corpus((), 20)
     with pytest.raises(ValueError, match="seq_len is 0; expected at least 1"):
         open_corpus((path,), 0)

@@ -393,8 +393,10 @@ def test_what_is_stored_is_not_run_again(toy, tmp_path, capsys):
 def test_runs_of_other_options_are_made_anew(toy, tmp_path, monkeypatch):
     call(study, "toy", "--seeds", 1, "--results", tmp_path)
     Here.asked.clear()
+    old = results.load(tmp_path / "toy.json")
     toy.variants["b"] = dict(lr=0.3)
     call(study, "toy", "--seeds", 1, "--results", tmp_path)
+    assert all(run in results.load(tmp_path / "toy.json") for run in old), "what counts no more is not lost"
     assert [args[1:] for args in Here.asked] == [("b", dict(lr=0.3), 1)]
     Here.asked.clear()
     monkeypatch.setattr(runs, "BASE", SMALL)
@@ -436,13 +438,26 @@ class Later(Future):
 @pytest.mark.parametrize("argv, words", [
     (["expert"], ["there is no study expert", "expected experts"]), (["xyz"], ["there is no study xyz", "or all"]),
     (["experts", "--seeds", "0"], ["--seeds is 0"]), (["experts", "--jobs", "0"], ["--jobs is 0"]), ([], ["NAME"]),
+    (["experts", "--results", ""], ["--results is empty"]),
 ])
 def test_bad_input(argv, words, tmp_path, capsys):
-    assert_refused(capsys, call(study, *argv, "--results", tmp_path), *words, program=study.PROGRAM)
+    where = [] if "--results" in argv else ["--results", tmp_path]
+    assert_refused(capsys, call(study, *argv, *where), *words, program=study.PROGRAM)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_run(toy, tmp_path, capsys):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    (tmp_path / "toy.json").mkdir()
+    for folder in tmp_path / "file", tmp_path:
+        assert_refused(capsys, call(study, "toy", "--results", folder), "--results", "cannot be written", program=study.PROGRAM)
+    assert not Here.asked
 
 
 def test_damaged_results_are_refused_and_stay(toy, tmp_path, capsys):
-    for text in ("{", "[]", '{"runs": 3}', '{"runs": ["a"]}'):
+    run = dict(variant="a", seed=1, options={}, seconds=1.0, made={}, measures=dict(distance=1.0))
+    damage = [dict(seed=[1]), dict(measures=None), dict(measures={}), dict(measures=dict(distance="x")), dict(variant=3),
+              dict(measures=dict(distance=math.nan))]
+    for text in ("{", "[]", '{"runs": 3}', '{"runs": ["a"]}', "[" * 100_000, *(json.dumps(dict(runs=[run | d])) for d in damage)):
         (tmp_path / "toy.json").write_text(text, encoding="utf-8")
         assert_refused(capsys, call(study, "toy", "--results", tmp_path), "toy.json", "expected what this command has written",
                        program=study.PROGRAM)

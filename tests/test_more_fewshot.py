@@ -289,6 +289,15 @@ def test_the_table_has_means_standard_errors_and_what_fits():
     assert len(set(map(len, lines[1:]))) == 1
 
 
+def test_a_sample_shows_what_was_said_with_the_most_shots():
+    options = ("a", "b", "c", "d")
+    asked = {"sum": SUM, "facts": SUM._replace(question="who? ", answer="b", options=options)}
+    results = {"sum": [fewshot.Result([said, "?"], [asked["sum"]] * 2, {}) for said in "798"],
+               "facts": [fewshot.Result([said], [asked["facts"]], {}) for said in "cbd"]}
+    assert [*fewshot.samples(results, [1, 4, 0])] == ["sum           4+4=[9]   (right: 8)",
+                                                      "facts         who? [b] of a, b, c, d"]
+
+
 # the command
 
 @pytest.fixture(scope="module")

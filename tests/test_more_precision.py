@@ -43,6 +43,13 @@ def test_rounding_is_what_ml_dtypes_does(op):
     assert np.isnan(y[~numbers]).all()
 
 
+def test_gradients_go_straight_through_the_rounding_and_float64_does_not():
+    x, dy = (normal(40, seed=i).astype(np.float32) for i in range(2))
+    assert_equal(round_bfloat16(device(x))[1](device(dy)), dy)
+    with pytest.raises(TypeError, match="x is float64; expected float32"):
+        round_bfloat16(device(normal(40)))
+
+
 def test_rounding_leaves_its_argument_and_other_kinds_alone():
     x = normal(40).astype(np.float32)
     a = device(x)
@@ -78,11 +85,40 @@ def test_the_experts_of_a_stack_are_those_of_a_queue():
     h, W1, W2 = (bfloat16(device(normal(*s, seed=i).astype(np.float32))) for i, s in enumerate([(2, 3, 4), (2, 4, 6), (2, 6, 4)]))
     y, backward = precision.expert_ffn(h, W1, W2)
     gradients = backward(h)
+    assert on_grid(y) and on_grid(gradients[0]) and not on_grid(gradients[1]) and not on_grid(gradients[2])
     for e in range(2):
         queue, back = precision.core("selective").relu_ffn(h[e], W1[e], W2[e])
         assert_close(y[e], host(queue), 1e-2)
         for ours, theirs in zip(gradients, back(h[e])):
             assert_close(ours[e], host(theirs), 1e-2)
+
+
+def test_attention_rounds_its_products_and_what_its_softmax_takes_and_gives():
+    """But not the softmax itself, which is float32's; nor the gradient of the bias, a parameter's."""
+    q, k, v, dy = (nearest(normal(2, 3, 5, 4, seed=i).astype(np.float32)) for i in range(4))
+    bias = np.where(np.tri(5, dtype=bool), normal(3, 5, 5), -np.inf).astype(np.float32)
+    y, backward = precision.low_attention(*device((q, k, v, bias)), None, 1.0)
+    p, back_softmax = ops.softmax(device(nearest(q @ k.mT + bias)))
+    a = nearest(host(p))
+    ds = nearest(host(back_softmax(device(nearest(dy @ v.mT)))))
+    for found, expected in zip((y, *backward(device(dy))), (a @ v, ds @ k, ds.mT @ q, a.mT @ dy)):
+        assert_close(found, nearest(expected), 1e-6)
+    assert_close(backward(device(dy))[3], ds.sum(0), 1e-6)
+
+
+@pytest.mark.parametrize("level", ["selective", "bfloat16"])
+def test_the_sparse_layer_takes_and_gives_bfloat16_whatever_routes(level):
+    """Gates, results and gradients of tokens; but the router's weights' gradient is rounded at the end alone, or never."""
+    core, one = precision.core(level), xp.ones((), "float32")
+    x, W, W1, W2, dy = (device(normal(*s, seed=i).astype(np.float32)) for i, s in enumerate(
+        [(20, 8), (8, 4), (4, 8, 6), (4, 6, 8), (20, 8)]))
+    for name, entry in core.ROUTERS.items():
+        (gates, *_), back_route = entry.route(bfloat16(x), W, 4, None, None)
+        dx, dW = back_route(gates, one, one)
+        assert on_grid(gates) and on_grid(dx) and not on_grid(dW), name
+        (y, *_), backward = core.moe_layer(x, W, W1, W2, entry.route, 4, None, None)
+        assert on_grid(y) and on_grid(backward(dy, one, one)[0]), name
+        assert_equal(core.moe_layer(bfloat16(x), W, W1, W2, entry.route, 4, None, None)[0][0], host(y))
 
 
 def loss_of(cfg, name, dtype):
@@ -187,6 +223,8 @@ def test_selective_routers_have_weights_and_gradients_in_float32():
         given.append(precision.low_weights(decoder, level)(p, cfg)[1]())
         for q in given[-2:]:
             assert on_grid(q["blocks"][1]["ffn"]["router"]) == rounded and on_grid(q["blocks"][1]["ffn"]["W1"])
+        for path, a in leaves(loss_of(cfg, level, "float32")[1]):
+            assert on_grid(a) or path[-1] == "router" and not rounded, path
 
 
 def test_gates_are_rounded_and_choices_are_not_changed_by_it():
@@ -226,6 +264,12 @@ def test_a_router_without_bfloat16_is_refused():
     with pytest.raises(ValueError, match="--precision is bfloat16; expected float32 or selective beside --router odd"):
         precision.task(config("switch", router="odd"), "bfloat16")
     assert precision.task(config("switch"), "float32").shapes == model.shapes(config("switch"))
+    assert precision.task(config("dense", router="odd"), "bfloat16").shapes == model.shapes(config("dense"))
+
+
+def test_each_precision_has_its_decoder():
+    assert precision.decoder("float32") is model.decoder
+    assert all(precision.decoder(level) is precision.core(level).decoder for level in ("selective", "bfloat16"))
 
 
 def truncated(x):

@@ -196,6 +196,20 @@ def test_words_are_told_from_garble_and_noisy_labels_do_not_hinder():
     assert_equal(again.W, found.W)
 
 
+def test_what_is_said_of_the_classifier_is_of_held_out_pages_that_it_did_not_learn_from():
+    """Accuracy and AUC from pages.split, page by page; two in three of the raw pages are as good as the curated ones."""
+    curated, raw = sentences(240, 1), garble(100, 2) + sentences(200, 3)
+    found = quality.train_classifier(iter(curated), iter(raw), 5, k=12)
+    (known, p), (other, n) = (split(side, 0.1, 5) for side in (curated, raw))
+    W = quality.train(known, other, np.random.default_rng(5), 12)
+    assert_equal(found.W, W)
+    p, n = ([quality.score(W, *quality.features(page, 12)) for page in side] for side in (p, n))
+    right = sum(s > 0.5 for s in p) / len(p), sum(s < 0.5 for s in n) / len(n)
+    assert found.accuracy == pytest.approx(sum(right) / 2) and right[0] != right[1]
+    assert found.auc == pytest.approx(np.mean([(a > b) + 0.5 * (a == b) for a in p for b in n])) and found.auc < 1
+    assert found.n_held_out == (len(p), len(n)) and len(p) != len(n)
+
+
 def test_the_same_pages_on_both_sides_cannot_be_told_apart():
     given = sentences(600, 1)
     assert abs(quality.train_classifier(given, given, 1).auc - 0.5) < 0.1
@@ -320,6 +334,16 @@ def test_the_command_writes_the_pages_that_stay_byte_for_byte(corpus, tmp_path, 
     assert (tmp_path / "again.txt").read_bytes() == b"".join(kept)
     assert filtered(good, web, tmp_path / "other.txt", "--alpha", 3, "--seed", 2) == 0
     assert (tmp_path / "other.txt").read_bytes() != b"".join(kept)
+
+
+def test_what_stays_is_drawn_apart_from_what_is_learned_from(corpus, tmp_path, monkeypatch):
+    """The first numbers of the generators of two runs, and of their training: no two alike."""
+    judged, first = quality.judged, [np.random.default_rng(seed).random() for seed in (1, 2)]
+    monkeypatch.setattr(quality, "judged", lambda pages, classifier, alpha, rng: [
+        first.append(rng.random()), *judged(pages, classifier, alpha, rng)][1:])
+    for seed in (1, 2):
+        assert filtered(*corpus, tmp_path / f"{seed}.txt", "--alpha", 3, "--seed", seed) == 0
+    assert len({*first}) == len(first) == 4
 
 
 def test_files_do_not_run_into_each_other_and_other_encodings_come_out_as_utf_8(corpus, tmp_path, capsys):

@@ -316,6 +316,8 @@ def test_a_mistake_is_noticed(mistake, module, name, old, new, run, monkeypatch)
 
 def test_the_names_are_the_configurations():
     assert {name: entry.k for name, entry in ROUTERS.items()} == configs.EXPERTS_PER_TOKEN
+    assert {name: ROUTERS[name].noise for name in NAMES} == {
+        "argmax": router.no_noise, "sample": router.chance, "input-dropout": explore.dropout, "ntlb": router.jitter}
 
 
 @pytest.mark.parametrize("name", NAMES)

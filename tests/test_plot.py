@@ -1,5 +1,4 @@
 """Pictures of runs: what the figures show, what is written, and what a user is told."""
-import importlib.util
 import json
 import logging
 import math
@@ -306,8 +305,10 @@ def test_bad_input_gets_one_sentence(prepare, argv, said, tmp_path, monkeypatch,
 
 
 def test_without_matplotlib_there_is_one_sentence(tmp_path, monkeypatch, capsys):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
+    def missing(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(plot.importlib, "import_module", missing)
     code = plotted(folder_of(tmp_path / "run", records(n=3)))
     assert_refused(capsys, code, "matplotlib is missing", "pip install matplotlib", program=plot.PROGRAM)
 

@@ -320,6 +320,31 @@ def test_the_noise_of_a_block_is_a_pair_and_no_two_are_alike():
     assert attention[1][1] is None and argmax == {1: (None, None), 3: (None, None)}
 
 
+@pytest.mark.parametrize("experts_in", VARIANTS)
+def test_the_task_draws_each_step_s_noise_for_as_many_tokens_as_there_are(experts_in):
+    cfg = tiny(experts_in)
+    task, b = switch_attention.task(cfg), batch(cfg)
+    for key in ((0, 1, 0), (0, 2, 0)):
+        found, expected = task.noise(b, key), switch_attention.draw_noise(cfg, 14, key)
+        assert list(found) == [1, 3]
+        for i in (1, 3):
+            for a, e in zip(found[i], expected[i], strict=True):
+                assert_equal(a, e)
+
+
+@pytest.mark.parametrize("experts_in", VARIANTS)
+def test_what_is_seen_is_the_feed_forward_s_router_or_the_attention_s_where_that_is_alone(experts_in):
+    p, (first, second), (x, _, bias) = weights(tiny(experts_in))["blocks"][1], (drawn(), drawn(8)), layer()
+    (_, _, _, seen), _ = switch_attention.sparse_block(device(x), p, causal_bias(device(bias)), H, ROUTERS["switch"].route, None,
+                                                       None, device((first, second)))
+    p = host(p)
+    name, x, noise = "attention", x, first
+    if experts_in == "both":
+        name, x, noise = "ffn", looped(x, p["attention"], bias, noise=first)[0], second
+    n = np.array([reference.rms_norm(t, p[name]["norm"], 1e-6) for row in x for t in row])
+    assert_equal(seen["index"], [reference.top(reference.softmax(h), 1) for h in (n * noise) @ p[name]["router"]])
+
+
 def test_a_step_trains_every_weight_and_records_one_layer_a_block():
     cfg = switch_attention.SwitchAttention(d_model=16, n_heads=2, n_layers=2, n_experts=2)
     task, settings = switch_attention.task(cfg), configs.Train(steps=4, batch_size=4, accumulate=2, warmup=0)

@@ -217,6 +217,7 @@ def test_bad_input_to_fine_tuning(argv, said, pretrained, tmp_path, capsys, monk
     (["--seq-len", "32", "--data"], ["--seq-len is 32", "the longest embedded document"]),
     (["--vocab-size", "259"], ["--vocab-size is 259"]),
     (["--position", "layer"], ["there is no option --position"]),
+    (["--router", "ntlb"], ["--router", "'ntlb'", "'switch', 'glam', 'glam-token', 'gshard'"]),
     (["--weight-decay", "0.1"], ["--weight-decay is 0.1", "only adam has it"]),
     (["--preset", "switch", "--mean-span", "3"], ["there is no option --mean-span"]),
     (["--preset", "t6"], ["t6"]),

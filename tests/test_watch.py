@@ -145,6 +145,13 @@ def test_dead_experts_get_less_than_a_tenth_of_an_even_share():
         assert watch.watch([{1: seen_of(np.full((100, 4), 0.25), index)}], rows(100))["dead_experts"] == {1: dead}
 
 
+def test_an_expert_lives_by_second_choices_alone():
+    """And by first ones alone: of four, 0 and 1 are chosen first, 2 second, 3 never."""
+    index = np.array([[0, 2], [1, 2]] * 20)
+    seen = seen_of(np.full((40, 4), 0.25), index[:, 0]) | device(dict(index=index, queue=index, kept=np.ones((40, 2), bool)))
+    assert watch.watch([{1: seen}], rows(40))["dead_experts"] == {1: 1}
+
+
 def test_where_nothing_counts_or_p_is_no_number_the_line_is_still_json():
     cfg = config("switch", n_layers=2)
     batch = batch_of(cfg)

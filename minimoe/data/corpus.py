@@ -173,7 +173,7 @@ def generated_corpus(seq_len, source):
     source  a module: embedded, babel
     """
     if seq_len < source.LONGEST:
-        raise ValueError(f"seq_len is {seq_len}; expected at least {source.LONGEST}, the longest document of this corpus")
+        raise ValueError(f"--seq-len is {seq_len}; expected at least {source.LONGEST}, the longest document of this corpus")
     train, held_out = source.documents(1, TRAIN_BYTES), source.documents(2, HELD_OUT_BYTES)
     firsts = train.starts[train.starts <= len(train.text) - seq_len]
     packed = list(packs(held_out.starts.tolist(), seq_len))

@@ -52,7 +52,8 @@ def open_text(path):
     """
     try:
         if not os.path.exists(path):
-            hint = ", or python alone" if "python" in path.lower() else ", or with a weight as in a.txt:0.6" * (":" in path)
+            names = [f", or {name} alone" for name in ("python", "babel") if name in path.lower()]
+            hint = names[0] if names else ", or with a weight as in a.txt:0.6" * (":" in path)
             raise ValueError(f"there is no file {path or 'without a name'}; expected the path of a text file{hint}")
         if not os.path.isfile(path):
             raise ValueError(f"{path} is not a file; expected the path of a text file")

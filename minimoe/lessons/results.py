@@ -23,9 +23,13 @@ def load(path):
         return []
     try:
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        return [run for run in runs if run.keys() >= {"variant", "options", "seed", "seconds", "made", "measures"}]
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} holds no results ({type(error).__name__}); expected what this command has written") from None
+        whole = all(type(run["variant"]) is str and type(run["seed"]) is int and {"options", "seconds", "made"} <= run.keys()
+                    and run["measures"] and all(math.isfinite(value) for value in run["measures"].values()) for run in runs)
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is damaged, or holds no results; expected what this command has written")
+    return runs
 
 
 def made():

@@ -1,10 +1,12 @@
 """The runs of a study, side by side, each stored when it is done."""
 import contextlib
+import multiprocessing
 import os
+import signal
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 
 from tqdm import tqdm
 
@@ -25,10 +27,16 @@ def single_threads():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def counting(variants, path):
+def counting(variants, found):
     """The stored runs that are of a variant as it is defined now.   variants  {name: options}"""
     now = {name: results.plain(runs.BASE | options) for name, options in variants.items()}
-    return [run for run in results.load(path) if run["options"] == now.get(run["variant"])]
+    return [run for run in found if run["options"] == now.get(run["variant"])]
+
+
+def quiet():
+    """What a process of a run does first: it leaves Ctrl-C to its parent, and goes when that has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def todo(variants, seeds, done):
@@ -49,22 +57,25 @@ def one(work, variant, options, seed):
 def go(study, path, line, seeds, jobs):
     """Make the runs of a study that are missing: all that count. What was done is stored, and never done again.
 
+    Runs of variants that are defined otherwise by now stay in the file, should the definition come back.
+
     path  of the stored results    line  the command that makes them    jobs  how many runs at a time
 
     Raises ValueError where a run's process was ended from outside.
     """
-    variants = study.variants
-    done = counting(variants, path)
-    left = todo(variants, seeds, done)
+    variants, found = study.variants, results.load(path)
+    done = counting(variants, found)
+    others, left = [run for run in found if run not in done], todo(variants, seeds, done)
     if not left:
         return done
 
     def keep(run):
         done.append(run)
         done.sort(key=lambda run: (run["seed"], [*variants].index(run["variant"])))
-        results.save(path, path.stem, line, done)
+        results.save(path, path.stem, line, done + others)
 
-    with single_threads(), ProcessPoolExecutor(min(jobs, len(left)), get_context("spawn")) as pool:
+    results.save(path, path.stem, line, found)                                # rather refused at once than after the first run
+    with single_threads(), ProcessPoolExecutor(min(jobs, len(left)), multiprocessing.get_context("spawn"), quiet) as pool:
         asked = [pool.submit(one, study.run, variant, variants[variant], seed) for variant, seed in left]
         kept = set()
         try:
@@ -72,7 +83,9 @@ def go(study, path, line, seeds, jobs):
                 keep(future.result())
                 kept.add(future)
         except BaseException as error:
-            pool.shutdown(cancel_futures=True)                                # waits for the runs that are at work
+            for process in multiprocessing.active_children():
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
             for future in asked:
                 if future not in kept and future.done() and not future.cancelled() and not future.exception():
                     keep(future.result())

@@ -110,7 +110,7 @@ STUDIES = {
 
 def stored(name):
     """The runs of a study that come with the package."""
-    return counting(STUDIES[name].variants, results.FOLDER / f"{name}.json")
+    return counting(STUDIES[name].variants, results.load(results.FOLDER / f"{name}.json"))
 
 
 def page(name, found):
@@ -132,6 +132,7 @@ def options(argv):
                         help="folder of the stored results; an empty one makes all runs anew [the package's]")
     given = parser.parse_args(argv)
     config.check_at_least(given, 1, "seeds", "jobs", most=1000)
+    config.expect(given.results, "results", "empty", "a folder")
     if given.name not in (*STUDIES, "all"):
         near = difflib.get_close_matches(given.name, [*STUDIES], 1)
         raise ValueError(f"there is no study {given.name}; expected {near[0] if near else ', '.join(STUDIES)}, or all")
@@ -142,10 +143,18 @@ def work(argv):
     """Everything between the command line and the exit code."""
     given = options(argv)
     folder = Path(given.results)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in STUDIES if given.name == "all" else [given.name]:
-        line = f"{PROGRAM} {name} --seeds {given.seeds}"
-        print(*page(name, go(STUDIES[name], folder / f"{name}.json", line, given.seeds, given.jobs)), sep="\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in STUDIES if given.name == "all" else [given.name]:
+            line = f"{PROGRAM} {name} --seeds {given.seeds}"
+            print(*page(name, go(STUDIES[name], folder / f"{name}.json", line, given.seeds, given.jobs)), sep="\n")
+    except KeyboardInterrupt:
+        words = command.line(*PROGRAM.split(), given.name, "--seeds", given.seeds, "--results", given.results)
+        print(f"stopped; what was done is stored; go on with: {words}")
+        return 130
+    except OSError as error:
+        raise ValueError(f"--results {folder} cannot be written ({error.strerror or error}); expected a folder with room in it; "
+                         "what was saved before is whole") from None
 
 
 def main(argv=None):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import checkpoint, command, config, model, run
+from ..backend import xp
 from ..config import Data, Model, Train, expect, opt
 from ..data.files import digest
 from ..model import decoder, shapes
@@ -130,18 +131,26 @@ def trained(kind, configs, corpus, state, folder, again):
     return val
 
 
+def check_speaks(teacher):
+    """Raises ValueError where a teacher's logits are not finite, of all bytes in order."""
+    p = views(teacher.state.theta, shapes(teacher.configs["model"]))
+    (logits, *_), _ = decoder(p, teacher.configs["model"], xp.arange(256)[None], None, None, {})
+    if not xp.isfinite(logits).all():
+        raise ValueError(f"the logits of the teacher {teacher.folder} are not finite; expected a run that did not diverge")
+
+
 def teach(given):
-    """A student from its beginning, or its checkpoint, to its end; then its baseline, and how they compare: the exit code.
-    """
+    """A student from its beginning, or its checkpoint, to its end; then its baseline, and how they compare: the exit code."""
     folder, named = run.folder_of(given), given.pop("baseline")
     where, rival = Path(named or folder / "baseline"), finished(named) if named else None
     teacher = opened(given.pop("teacher"))
     if teacher.configs["model"].sparse == "none":
         raise ValueError(f"the teacher {teacher.folder} is dense; expected a run with experts")
+    check_speaks(teacher)
     kind = kind_of(teacher)
     configs, corpus, state = (resume if given["resume"] else begin)(kind, teacher, given, where)
     print(*run.describe(kind, configs, corpus), sep="\n")
-    again = f"{PROGRAM} {teacher.folder} --resume --out {folder}" + (f" --baseline {named}" if named else "")
+    again = command.line(*PROGRAM.split(), teacher.folder, "--resume", "--out", folder, *(["--baseline", named] if named else []))
     student = trained(kind, configs, corpus, state, folder, again)
     if student is None:
         return 130

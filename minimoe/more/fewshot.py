@@ -10,6 +10,7 @@ B rows   T bytes of a row   V vocabulary
 import difflib
 import math
 import sys
+import warnings
 from collections import Counter
 from typing import NamedTuple
 
@@ -151,6 +152,7 @@ def samples(results, shots):
     for name, row in results.items():
         asked, said = row[most].asked[0], row[most].said[0]
         of = f" of {', '.join(asked.options)}" if asked.options else ""
+        said = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)
         yield f"{name:<14}{asked.question}[{said}]{of}" + ("" if said == asked.answer else f"   (right: {asked.answer})")
 
 
@@ -177,6 +179,7 @@ def options(argv):
 def work(argv):
     """Everything between the command line and the exit code."""
     given = options(argv)
+    warnings.simplefilter("ignore", RuntimeWarning)           # what is not finite is refused below
     backend.use(given.backend)
     kind, state, configs, _ = checkpoint.load(given.checkpoint, (LM,))
     check_finite(given.checkpoint, state.theta)

@@ -1,8 +1,6 @@
 """GLaM's mixture weights, by what small models learn from each component: python -m minimoe.more.mixture --help"""
 import itertools
 import os
-import shlex
-import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
@@ -162,7 +160,7 @@ def command_line(components, w, budget):
     paths = [path if len(path) > 1 else os.path.join(".", path) for path in paths]           # C:1 would be a path
     words = ["python", "train.py", "--data", *(f"{path}:{share:.3g}" for path, share in zip(paths, w))]
     words += ["--steps", str(max(1, int(budget / (SEQUENCES * LENGTH))))] * (budget != BUDGET)
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    return command.line(*words)
 
 
 def check(components, budget, most_epochs):
