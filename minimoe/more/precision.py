@@ -163,7 +163,6 @@ def core(precision):
     """model.py for a precision other than float32."""
     linear, low_ops = low(ops.linear), again(ops, linear=low(ops.linear))
     low_heads = again(attention, linear=linear, attention=low_attention)
-    low_heads.causal_attention = low(low_heads.causal_attention, 3)
     low_moe = again(moe, relu_ffn=low_ops.relu_ffn, expert_ffn=expert_ffn)
     copy = again(model, linear=linear, relu_ffn=low_ops.relu_ffn, geglu_ffn=low_ops.geglu_ffn, ROUTERS=low_routers(precision),
                  self_attention=low(low_heads.self_attention), moe_layer=low(low_moe.moe_layer, many=True))
