@@ -18,8 +18,8 @@ def count_params_flops(cfg, T):
         FLOPs = 2 (multiplications of the matrices + attention's two products over all T keys, 2 L T D)
 
     d_ff of 0 is 4 D. Sparse is every second layer, counted from the first or from the second one, or none. k is 2 for the
-    routers glam, glam-token and gshard, else 1. One multiplication with one addition is two FLOPs; not counted are routers, norms, positions,
-    looking up the embedding, and empty slots.
+    routers glam, glam-token and gshard, else 1. One multiplication with one addition is two FLOPs; not counted are routers,
+    norms, positions, looking up the embedding, and empty slots.
     """
     D, F, E, L, V = cfg.d_model, cfg.d_ff or 4 * cfg.d_model, cfg.n_experts, cfg.n_layers, cfg.vocab_size
     k = 2 if cfg.router in ("glam", "glam-token", "gshard") else 1

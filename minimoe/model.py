@@ -123,7 +123,7 @@ def tied_head(x, norm, W):
     return logits, backward
 
 
-def decoder(p, cfg, ids, mask, C, noise, dense=None, sparse=None, head=None):
+def decoder(p, cfg, ids, mask, C, noise, sparse=None):
     """The next-token logits of a batch.
 
     p        nested arrays, as `shapes` says
@@ -133,7 +133,7 @@ def decoder(p, cfg, ids, mask, C, noise, dense=None, sparse=None, head=None):
                                attention does not hide it; or None
     C        int               slots per expert, or None for no limit
     noise    {block: array}    the router's noise, or {}
-    dense, sparse, head        functions in the place of dense_block, sparse_block, tied_head; or None
+    sparse   function          in sparse_block's place, or None
     logits   (B, T, V)  float
     balance, z  ()      float  sums over the sparse layers
     seen     {block: what its router has seen}
@@ -153,9 +153,9 @@ def decoder(p, cfg, ids, mask, C, noise, dense=None, sparse=None, head=None):
             (x, b, z_i, seen[i]), back = (sparse or sparse_block)(x, block, bias, H, route, C, flat_mask, noise.get(i))
             balance, z = balance + b, z + z_i
         else:
-            x, back = (dense or dense_block)(x, block, bias, H)
+            x, back = dense_block(x, block, bias, H)
         backs.append((i, back))
-    logits, back_head = (head or tied_head)(x, p["norm"], p["embedding"])     # (B, T, V)
+    logits, back_head = tied_head(x, p["norm"], p["embedding"])               # (B, T, V)
 
     def backward(dlogits, dbalance, dz):
         dx, dnorm, dW = back_head(dlogits)
@@ -169,10 +169,10 @@ def decoder(p, cfg, ids, mask, C, noise, dense=None, sparse=None, head=None):
     return (logits, balance, z, seen), backward
 
 
-def lm_loss(p, cfg, batch, noise, **parts):
+def lm_loss(p, cfg, batch, noise, sparse=None):
     """The language model's three losses on one group of tokens.
 
-    p, cfg, parts  as in decoder
+    p, cfg, sparse  as in decoder
     batch   x, y  (B, T) int, the bytes and the bytes after them;  mask  (B, T) bool, or None: False for padding as in
             decoder, whose y do not count
     noise   {block: array} in training: then the capacity limit holds. None in evaluation: no limit, nothing random
@@ -182,7 +182,7 @@ def lm_loss(p, cfg, batch, noise, **parts):
     backward(dce, dbalance, dz) -> dp:  the coefficients (alpha) are the cotangents, so they are the caller's.
     """
     C = None if noise is None else capacity(batch["x"].size, cfg.n_experts, cfg.capacity_factor)
-    (logits, balance, z, seen), back_decoder = decoder(p, cfg, batch["x"], batch["mask"], C, noise or {}, **parts)
+    (logits, balance, z, seen), back_decoder = decoder(p, cfg, batch["x"], batch["mask"], C, noise or {}, sparse)
     ce, back_ce = cross_entropy(logits, batch["y"], batch["mask"])
 
     def backward(dce, dbalance, dz):
@@ -209,10 +209,10 @@ class Task(NamedTuple):
     noise: Callable             # (batch, key) -> the noise of one group
 
 
-def task(cfg, **parts):
-    """The language model as a task.   parts  as in decoder"""
+def task(cfg, sparse=None):
+    """The language model as a task.   sparse  as in decoder"""
     def loss(p, batch, noise):
-        return lm_loss(p, cfg, batch, noise, **parts)
+        return lm_loss(p, cfg, batch, noise, sparse)
 
     def noise(batch, key):
         return draw_noise(cfg, batch["x"].size, key)

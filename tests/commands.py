@@ -49,6 +49,13 @@ def new_run(text, out, *argv, steps=4):
     return call(train, *TINY, "--data", text, "--steps", steps, "--out", out, *argv)
 
 
+def parent_run(folder, *argv):
+    """A run of some steps on a text beside it, which another run may begin with: its folder."""
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    assert new_run(str(folder / "text.txt"), folder / "run", "--lr", "0.02", "--warmup", 2, "--seq-len", 32, *argv, steps=12) == 0
+    return folder / "run"
+
+
 def metrics(out):
     return [json.loads(line) for line in (Path(out) / checkpoint.METRICS).read_text(encoding="utf-8").splitlines()]
 

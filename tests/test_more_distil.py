@@ -13,7 +13,8 @@ from minimoe import config as configs
 from minimoe.more import distil, kinds, precision, soft_targets
 
 from . import reference
-from .commands import BACKEND, TEXT, arrays, as_before, assert_refused, call, load, metrics, new_run, not_strict, text  # noqa: F401
+from .commands import (BACKEND, TEXT, arrays, as_before, assert_refused, call, load, metrics, new_run,  # noqa: F401
+                       not_strict, parent_run, text)
 from .gradcheck import check, check_dtype
 from .helpers import assert_close, assert_equal, batch, config, device, host, integers, normal, parameters
 from .test_step import Corpus, train_config
@@ -236,11 +237,7 @@ def teach(teacher, out, *argv, steps=4):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """A run with experts, and the file that it learnt from."""
-    folder = tmp_path_factory.mktemp("teacher")
-    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    argv = ["--lr", "0.02", "--warmup", 2, "--ffn", "geglu", "--seq-len", 32]
-    assert new_run(str(folder / "text.txt"), folder / "run", *argv, steps=12) == 0
-    return folder / "run"
+    return parent_run(tmp_path_factory.mktemp("teacher"), "--ffn", "geglu")
 
 
 @pytest.fixture(scope="module")

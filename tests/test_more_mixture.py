@@ -1,9 +1,7 @@
 """Mixture weights: merit, caps, the small models, and the command."""
-import inspect
 import itertools
 import os
 import shlex
-import textwrap
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from minimoe.more import mixture
 
 from .commands import BACKEND, as_before, assert_refused, call, not_strict  # noqa: F401
 from .helpers import assert_close, assert_equal, normal
+from .test_mutants import mutated
 
 PROGRAM = mixture.PROGRAM
 CATS = "".join(f"the cat sat on mat {i % 7}.\n" for i in range(400)).encode()
@@ -101,11 +100,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize("name, old, new, check, arguments", MISTAKES, ids=lambda a: a if isinstance(a, str) else "")
 def test_a_known_mistake_is_noticed(name, old, new, check, arguments, monkeypatch):
-    source = textwrap.dedent(inspect.getsource(getattr(mixture, name)))
-    assert source.count(old) == 1
-    names = dict(vars(mixture))
-    exec(source.replace(old, new), names)
-    monkeypatch.setattr(mixture, name, names[name])
+    monkeypatch.setattr(mixture, name, mutated(mixture, name, old, new))
     with pytest.raises((AssertionError, ValueError, RuntimeWarning)):
         check(*arguments)
 
@@ -142,7 +137,7 @@ def test_what_resembles_the_target_weighs_more():
 def test_only_the_beginning_of_a_long_held_out_part_counts(monkeypatch):
     monkeypatch.setattr(step, "EVAL_BATCHES", 1)
     task, train = model.task(config.Model(**TINY)), mixture.Search(steps=1, batch_size=4).train()
-    sizes, evaluate = [], step.evaluate
+    sizes = []
     monkeypatch.setattr(step, "evaluate", lambda task, theta, batches: sizes.append(len(list(batches))) or 0.0)
     mixture.losses(corpora(CATS * 20), corpora(CATS * 20), task, train)
     assert sizes == [1]

@@ -153,9 +153,8 @@ def test_gradients_of_the_low_pieces_agree_with_differences():
 
 @pytest.mark.parametrize("name", ["switch", "glam"])
 @pytest.mark.parametrize("level", ["selective", "bfloat16"])
-def test_what_is_handed_on_lies_on_the_grid(name, level):
+def test_what_is_handed_on_lies_on_the_grid(name, level, monkeypatch):
     core, found = precision.core(level), []
-    blocks = core.dense_block, core.sparse_block
 
     def watched(block):
         def of(x, *args):
@@ -170,11 +169,12 @@ def test_what_is_handed_on_lies_on_the_grid(name, level):
             return y, backward
         return of
 
+    for block in "dense_block", "sparse_block":
+        monkeypatch.setattr(core, block, watched(getattr(core, block)))
     cfg = config(name)
     p = parameters(cfg, dtype="float32")
     b = batch(cfg)
-    (logits, _, _, seen), backward = core.decoder(p, cfg, b["x"], b["mask"], 8, noise(cfg, b["x"].size, dtype="float32"),
-                                                  *map(watched, blocks))
+    (logits, _, _, seen), backward = core.decoder(p, cfg, b["x"], b["mask"], 8, noise(cfg, b["x"].size, dtype="float32"))
     backward(*device((np.float32(normal(*logits.shape)), np.float32(0.1), np.float32(0.0))))
     assert len(found) == 3 * cfg.n_layers
     assert all(map(on_grid, [logits, *found])), "logits, residual stream and its gradients"

@@ -1,8 +1,6 @@
 """The quality filter: pages, hashed features, the classifier, the Pareto rule, and the command."""
-import inspect
 import os
 import re
-import textwrap
 import tracemalloc
 
 import numpy as np
@@ -15,6 +13,7 @@ from minimoe.more.pages import pages, sample, split
 
 from .commands import as_before, assert_refused, call, in_a_process  # noqa: F401
 from .helpers import assert_close, assert_equal, integers, normal
+from .test_mutants import mutated
 
 WORDS = "fox river stone lamp winter garden song bread cloud paper".split()
 
@@ -287,11 +286,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize("name, old, new, check, arguments", MISTAKES, ids=lambda a: a if isinstance(a, str) else "")
 def test_a_known_mistake_is_noticed(name, old, new, check, arguments, monkeypatch):
-    source = textwrap.dedent(inspect.getsource(getattr(quality, name)))
-    assert source.count(old) == 1
-    names = dict(vars(quality))
-    exec(source.replace(old, new), names)
-    monkeypatch.setattr(quality, name, names[name])
+    monkeypatch.setattr(quality, name, mutated(quality, name, old, new))
     with pytest.raises(AssertionError):
         check(*arguments)
 

@@ -10,7 +10,8 @@ import train
 from minimoe import checkpoint, model, params
 from minimoe.more import kinds, parents, upcycle
 
-from .commands import BACKEND, TEXT, arrays, as_before, assert_refused, call, load, metrics, new_run, not_strict, text  # noqa: F401
+from .commands import (BACKEND, arrays, as_before, assert_refused, call, load, metrics, new_run,  # noqa: F401
+                       not_strict, parent_run, text)
 from .helpers import assert_close, assert_equal, batch, config, device, host, normal
 from .test_mutants import mutated
 
@@ -135,11 +136,7 @@ OPTIONS = ["--batch-size", 4, "--log-every", 1, "--backend", BACKEND]
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory):
     """A dense run, and the file that it learnt from."""
-    folder = tmp_path_factory.mktemp("dense")
-    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    argv = ["--preset", "dense", "--seq-len", 32, "--lr", "0.02", "--warmup", 2]
-    assert new_run(str(folder / "text.txt"), folder / "run", *argv, steps=12) == 0
-    return folder / "run"
+    return parent_run(tmp_path_factory.mktemp("dense"), "--preset", "dense")
 
 
 def make(dense, out, *argv, steps=4):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import checkpoint, command, config, model, run
+from .. import checkpoint, command, config, count_papers, model, run
 from ..backend import xp
 from ..config import Data, Model, Train, expect, opt
 from ..data.files import digest
@@ -67,7 +67,7 @@ def share_kept(student, teacher, baseline):
 
     Switch Transformer, Table 7:  (student - baseline) / (teacher - baseline)      losses, nats; in the paper negative ones
     """
-    return (student - baseline) / (teacher - baseline) if teacher < baseline else None
+    return count_papers.share_kept(student, teacher, baseline) if teacher < baseline else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """What can be trained, and what a checkpoint can hold: the decoder, its variants, and the encoder-decoder."""
 import math
 
-from .. import config
-from ..count import count_params_flops
+from .. import config, model
 from ..data.corpus import open_corpus
 from ..generate import cached_attention
 from ..params import leaves
@@ -11,16 +10,6 @@ from ..run import Kind
 from ..t5 import kinds as t5
 from ..t5.kinds import PAIRS, SPANS, optimizer
 from . import precision, routers, switch_attention                           # routers: enters them among ROUTERS
-
-
-def described(total, active, flops):
-    """A model's parameters and arithmetic, in a sentence."""
-    return f"{total:,} parameters, {active:,} active for a byte, {flops / 1e6:.2f} MFLOPs forward a byte"
-
-
-def describe(configs):
-    """The decoder's."""
-    return described(*count_params_flops(configs["model"], configs["data"].seq_len))
 
 
 def counts(layout, cfg, T):
@@ -33,10 +22,14 @@ def counts(layout, cfg, T):
     return total, active, 2 * (products + 2 * cfg.n_layers * T * cfg.d_model)
 
 
-def describe_attention(configs):
-    """The same with Switch attention."""
-    cfg = configs["model"]
-    return described(*counts(switch_attention.shapes(cfg), cfg, configs["data"].seq_len))
+def describer(shapes):
+    """What says a decoder's parameters and arithmetic.   shapes  its configuration -> its layout"""
+    def describe(configs):
+        cfg = configs["model"]
+        total, active, flops = counts(shapes(cfg), cfg, configs["data"].seq_len)
+        return f"{total:,} parameters, {active:,} active for a byte, {flops / 1e6:.2f} MFLOPs forward a byte"
+
+    return describe
 
 
 def task(configs):
@@ -54,9 +47,9 @@ def corpus(configs, folder):
     return open_corpus(configs["data"].data, configs["data"].seq_len)
 
 
-LM = Kind("lm", config.GROUPS, task, corpus, optimizer, describe, "byte", "train.py")
-SWITCH_ATTENTION = Kind("switch-attention", switch_attention.GROUPS, task_attention, corpus, optimizer, describe_attention, "byte",
-                        "train.py --preset switch-attention")
+LM = Kind("lm", config.GROUPS, task, corpus, optimizer, describer(model.shapes), "byte", "train.py")
+SWITCH_ATTENTION = Kind("switch-attention", switch_attention.GROUPS, task_attention, corpus, optimizer,
+                        describer(switch_attention.shapes), "byte", "train.py --preset switch-attention")
 DECODERS = (LM, SWITCH_ATTENTION)
 KINDS = (*DECODERS, SPANS, PAIRS)
 

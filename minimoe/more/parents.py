@@ -88,8 +88,9 @@ def check_same(folder, configs, minutes=0.0):
     other = opened(folder)
     if other.configs["model"].sparse != "none":
         raise ValueError(f"the baseline {folder} holds experts; expected a dense run")
+    theirs = traits(other.configs)
     for name, expected in traits(configs).items():
-        found = traits(other.configs)[name]
+        found = theirs[name]
         if found != expected:
             option = "--" + name.replace("_", "-")
             raise ValueError(f"the baseline {folder} has {option} {found}; expected {expected}, as the student has")
