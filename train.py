@@ -2,12 +2,15 @@
 import sys
 import warnings
 
-from minimoe import backend, command, config, run
+from minimoe import backend, command, config, memory, run
 from minimoe.data import tokenizer
 from minimoe.generate import generate
 from minimoe.params import views
 from minimoe.more.kinds import DECODERS, PRESETS, SPANS, attend, start_of
+from minimoe.parallel import launch
 from minimoe.t5.show import fill_in
+
+ENDED = "train.py: a process of this job was ended, and with it all others; the last checkpoint is whole; go on with: {}"
 
 
 def options(argv):
@@ -17,6 +20,8 @@ def options(argv):
     parser.add_argument("--out", default="run", metavar="DIR", help="folder for checkpoint.npz and metrics.jsonl [run]")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, with its options")
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="array module [numpy]")
+    parser.add_argument("--expert-parallel", type=int, default=1, metavar="N",
+                        help="processes, started by mpiexec, over which the experts are spread; a step's data are shared by all [1]")
     preset, optimizer = command.early(argv, "preset", "optimizer")
     kind, start = PRESETS.get(preset, PRESETS["switch"])
     start = start_of(kind, start, optimizer)
@@ -24,11 +29,16 @@ def options(argv):
     return kind, start, vars(parser.parse_args(argv))
 
 
-def begin(kind, start, given):
-    """A new run: kind, configs, corpus, state."""
+def prepare(argv):
+    """Kind, configuration (None where it comes from a checkpoint), what was given, and the folder; the backend is chosen."""
+    kind, start, given = options(argv)
+    folder = run.folder_of(given)
     run.check_length(given)
-    configs = config.from_options(start | given, kind.groups)
-    return kind, *run.begin(kind, configs, run.folder_of(given))
+    backend.use(given["backend"])
+    configs = None if given["resume"] else config.from_options(start | given, kind.groups)
+    if configs:
+        memory.check(kind, configs)
+    return kind, configs, given, folder
 
 
 def show_sample(kind, configs, corpus, state):
@@ -46,27 +56,31 @@ def show_sample(kind, configs, corpus, state):
     print()
 
 
-def train(kind, start, given):
+def train(kind, configs, given, folder, world):
     """A run from its beginning, or its checkpoint, to its end: the exit code."""
-    kind, configs, corpus, state = run.go_on((*DECODERS, SPANS), given) if given["resume"] else begin(kind, start, given)
-    print(*run.describe(kind, configs, corpus), sep="\n")
-    state = run.to_the_end(kind, configs, corpus, state, run.folder_of(given), "python train.py")
-    if state is None:
-        return 130
-    show_sample(kind, configs, corpus, state)
+    if given["resume"]:
+        kind, configs, corpus, state = run.go_on((*DECODERS, SPANS), given, world)
+    else:
+        configs, corpus, state = run.begin(kind, configs, folder, world=world)
+    print(*run.describe(kind, configs, corpus), *world.describe(configs), sep="\n")
+    with launch.watched(world, ENDED.format(command.line("python", "train.py", "--resume", "--out", folder))):
+        state = run.to_the_end(kind, configs, corpus, state, folder, "python train.py", world)
+        whole = state and world.whole(kind, configs, state)
+    if whole:
+        show_sample(kind, configs, corpus, whole)
+    return 0 if state else 130
 
 
-def work(argv):
+def work(argv, world):
     """Everything between the command line and the exit code."""
-    kind, start, given = options(argv)
-    folder = run.folder_of(given)
     warnings.simplefilter("ignore", RuntimeWarning)           # what is not finite is skipped, counted and shown
-    backend.use(given["backend"])
-    return run.guarded(folder, train, kind, start, given)
+    kind, configs, given, folder = world.agree(prepare, argv)
+    world.same({"the options": given})
+    return run.guarded(folder, train, kind, configs, given, folder, world.split(given["expert_parallel"]))
 
 
 def main(argv=None):
-    return command.exit_code("train.py", work, argv)
+    return launch.exit_code("train.py", work, argv)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 NumPy until `use("cupy")`. What the core may assume of either: NumPy's names, float32 in and float32 out, and that a
 training step never reads a number back on the host (`host` is for the border: logs, checkpoints, sampling).
 """
+import functools
 import importlib
 
 
@@ -34,11 +35,39 @@ def use(backend):
             raise ValueError(f"backend is {backend!r}; expected numpy, or cupy with a GPU ({why})") from None
     xp.__dict__.clear()
     xp.module, xp.on_cpu = module, module.__name__ == "numpy"
+    xp.fuse = getattr(module, "fuse", None)             # CuPy alone has it: looked up once, not at each call of a kernel
 
 
 def host(a):
     """The array as a NumPy array on the host (a view where it is one already)."""
     return a.get() if hasattr(a, "get") else a
+
+
+def fuse(by):
+    """Decorate an op: on a GPU `by` runs in its place, which is the same op made of kernels; the op is its specification."""
+    def decorate(op):
+        @functools.wraps(op)
+        def whole(*args, **named):
+            return (op if xp.on_cpu else by)(*args, **named)
+
+        return whole
+    return decorate
+
+
+def kernel(lines):
+    """Decorate a function of lines for single numbers: one kernel on CuPy, which traces it; elsewhere the function as it is.
+
+    What CuPy 14 can trace: arguments by position; arithmetic, also in place; xp's functions of single numbers, xp.where;
+    one xp.sum(..., axis=...), as the last line. A number among the arguments has to meet an array before it meets another
+    number: of two numbers alone CuPy makes float16.
+    """
+    traced = functools.cache(lambda fuse: fuse(lines))
+
+    @functools.wraps(lines)
+    def whole(*args):
+        return traced(xp.fuse)(*args) if xp.fuse else lines(*args)
+
+    return whole
 
 
 use("numpy")

@@ -6,28 +6,24 @@ B batch   T time   D model width   E experts
 import contextlib
 import dataclasses
 import functools
+import operator
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import threadpoolctl
 
-from . import config, cores, model, moe, optim, step
-from .backend import xp
+from . import bench_machine as machine
+from . import config, model, moe, optim, step
+from .backend import host, xp
 from .generate import decode_step, generate
 from .params import initial, views
 
 TOKENS = 256                    # sampled
 AGREE = 1e-9                    # largest relative difference from PyTorch, in float64
 CHECKED = 1024                  # tokens of the batch on which that is found
-# (M, K, N) of the products that "best matmul" is the best of: squares, and feed-forwards of bench.SIZES
-MATMULS = [(1024, 1024, 1024), (2048, 2048, 2048), (8192, 256, 1024), (2048, 256, 1024), (768, 128, 512)]
 # where the time of a step goes; experts, which stand inside routing, count for themselves alone
 PARTS = {
     "dense blocks": [(model, "dense_block")],
@@ -42,28 +38,27 @@ PARTS = {
 }
 
 
-class Case(NamedTuple):
-    """A model, and the batches that it is trained on."""
-    size: str
-    cfg: config.Model
-    T: int
-    train: config.Train
-
-
 def random_batch(case, rng):
     """Random bytes and the bytes after them."""
     ids = rng.integers(0, 256, (case.train.batch_size, case.T + 1))
     return dict(x=ids[:, :-1].copy(), y=ids[:, 1:].copy(), mask=None)
 
 
+def task_of(case):
+    """The model as a task in the case's precision."""
+    from .more import precision
+    return precision.task(case.cfg, case.train.precision)
+
+
 def ours(case):
-    """A function that does one training step."""
-    task, rng = model.task(case.cfg), np.random.default_rng(1)
+    """A function that does one training step, on a device until it is done."""
+    task, rng = task_of(case), np.random.default_rng(1)
     held = dict(state=step.new_state(task, rng))
     grad = xp.empty_like(held["state"].theta)
 
     def train_step():
         held["state"], _ = step.train_step_(task, held["state"], grad, random_batch(case, rng), case.train, 0.0)
+        machine.wait()
 
     return train_step
 
@@ -73,11 +68,13 @@ def theirs(case):
     from .bench_torch import Training
     shapes, rng = model.shapes(case.cfg), np.random.default_rng(1)
     p = views(initial(shapes, rng), shapes)
-    return Training(case.cfg, case.T, p, functools.partial(random_batch, case, rng), case.train, os.cpu_count()).step
+    device = "cuda" if machine.gpu() else "cpu"
+    return Training(case.cfg, case.T, p, functools.partial(random_batch, case, rng), case.train, os.cpu_count(), device).step
 
 
-def end_with_parent():
-    """Let this process end when the one that began it does, however that was, and leave Ctrl-C to that one."""
+def begin_process(backend, tf32):
+    """Choose the backend, as machine.use; end when the process that began this one does, and leave Ctrl-C to that one."""
+    machine.use(backend, tf32)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     watch = lambda: (multiprocessing.parent_process().join(), os._exit(1))
     threading.Thread(target=watch, daemon=True).start()
@@ -89,7 +86,8 @@ HELD = {}                       # what this process keeps from `begin`
 def begin(make, case):
     """Make the step and warm it up; first a tiny one, so that what the libraries themselves need is not counted."""
     make(case._replace(cfg=dataclasses.replace(case.cfg, d_model=4 * case.cfg.n_heads), T=8))()
-    HELD["before"] = resident_peak()
+    HELD["peak"] = their_peak() if make is theirs else machine.peak
+    HELD["before"] = HELD["peak"]()
     HELD["step"] = make(case)
     HELD["step"]()
 
@@ -103,26 +101,25 @@ def one_round(seconds):
     return np.diff(marks)[1:].tolist()
 
 
+def their_peak():
+    """What tells the memory of PyTorch's side."""
+    from .bench_torch import peak
+    return peak
+
+
 def memory():
     """MiB that the model and its steps took at most, or None where the system does not tell (Windows)."""
-    return HELD["before"] and resident_peak() - HELD["before"]
-
-
-def resident_peak():
-    """The largest resident memory of this process so far in MiB, or None."""
-    status = Path("/proc/self/status")
-    if status.exists():                             # on Linux ru_maxrss would begin with the parent process's
-        return int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) / 1024
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return HELD["before"] and HELD["peak"]() - HELD["before"]
 
 
 @contextlib.contextmanager
-def timers():
-    """{part: seconds} of the steps inside: the functions in PARTS and their backward passes are timed from outside."""
+def timers(precision="float32"):
+    """{part: seconds} of the steps inside: the functions in PARTS and their backward passes are timed from outside.
+
+    In another precision than float32 they are those of the copies that compute in it.
+    """
+    from .more import precision as low
+    copies = {} if precision == "float32" else {model: low.core(precision), moe: low.low_moe()}
     spent, inner = dict.fromkeys(PARTS, 0.0), []
 
     def timed(part, f):
@@ -130,8 +127,10 @@ def timers():
             if inner and part != "experts" or threading.current_thread() is not threading.main_thread():
                 return f(*args, **options)                                    # a part of a part, or a piece of it
             inner.append(0.0)
+            machine.wait()                                                    # for what was before; then for this
             start = time.perf_counter()
             result = f(*args, **options)
+            machine.wait()
             took = time.perf_counter() - start
             spent[part] += took - inner.pop()
             if inner:
@@ -140,7 +139,8 @@ def timers():
             return (*result[:-1], timed(part, result[-1])) if backward else result
         return call
 
-    before = [(module, name, getattr(module, name), part) for part, places in PARTS.items() for module, name in places]
+    places = [(copies.get(module, module), name, part) for part, names in PARTS.items() for module, name in names]
+    before = [(module, name, getattr(module, name), part) for module, name, part in places]
     for module, name, f, part in before:
         setattr(module, name, timed(part, f))
     try:
@@ -150,11 +150,11 @@ def timers():
             setattr(module, name, f)
 
 
-def parts(seconds):
+def parts(precision, seconds):
     """Median milliseconds of a step's parts, of the rest (to draw a batch), and of forward and backward together."""
     steps, end = [], time.perf_counter() + seconds
     while len(steps) < 3 or time.perf_counter() < end:
-        with timers() as spent:
+        with timers(precision) as spent:
             start = time.perf_counter()
             HELD["step"]()
             took = time.perf_counter() - start
@@ -163,29 +163,12 @@ def parts(seconds):
     return {part: 1000 * float(np.median([s[part] for s in steps])) for part in steps[0]}
 
 
-def best_matmul(seconds):
-    """GFLOP/s of the best float32 product: BLAS on all cores, or one-threaded BLAS on all cores at once."""
-    rng, best = np.random.default_rng(1), 0.0
-    threads = max([lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"], default=1)
-    for M, K, N in MATMULS:
-        a, b = rng.random((threads, M, K), "float32"), rng.random((threads, K, N), "float32")
-        y = np.empty((M, N), "float32")
-
-        def all_threads():
-            np.matmul(a[0], b[0], out=y)
-
-        def at_once():
-            cores.run([functools.partial(np.matmul, *pair) for pair in zip(a, b)])
-
-        at_once()                                   # from here on BLAS has one thread, but where it is told otherwise
-        for product, n, n_threads in ((all_threads, 1, threads), (at_once, threads, 1)):
-            with threadpoolctl.threadpool_limits(n_threads, "blas"):
-                marks = [time.perf_counter()]
-                while marks[-1] < marks[0] + seconds / len(MATMULS) / 2:
-                    product()
-                    marks.append(time.perf_counter())
-            best = max(best, 2e-9 * n * M * K * N / min(np.diff(marks)))
-    return float(best)
+def best_matmul(case, seconds):
+    """GFLOP/s of the best product: on a device in the case's precision, on the host of float32."""
+    if xp.on_cpu:
+        return machine.best_on_host(seconds)
+    from .more import precision
+    return machine.best_on_device(operator.matmul if case.train.precision == "float32" else precision.product, seconds)
 
 
 def sampling(case):
@@ -196,8 +179,8 @@ def sampling(case):
     cached = [token for token, _ in generate(p, case.cfg, [10], TOKENS, 0.0, 0, 1.0, 1, context)]
     marks.append(time.perf_counter())
     for _ in range(TOKENS):
-        logits, _, _ = decode_step(p, case.cfg, np.array([ids]), {}, context)
-        ids.append(int(logits[0, -1].argmax()))
+        logits, _, _ = decode_step(p, case.cfg, xp.asarray([ids]), {}, context)
+        ids.append(int(host(logits[0, -1]).argmax()))
     marks.append(time.perf_counter())
     if ids[1:] != cached:
         raise ValueError(f"with the cache {cached[:8]}... is sampled, without it {ids[1:9]}...; expected the same")

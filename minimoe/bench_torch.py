@@ -1,177 +1,40 @@
-"""The same model in eager PyTorch, written as carefully: the peer that bench.py measures against.
-
-Fused where eager mode can fuse: one product for q, k and v, one for GEGLU's two, one bmm per matrix of all experts, the
-fused AdamW. Of the ways to look up, copy and add rows, the one that measured fastest on a CPU stands here.
-"""
-import math
+"""The peer of bench_peer.py at work: its training steps, on a GPU or a CPU, and how far its loss and gradients are from ours."""
 import time
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from . import bench_machine as machine
 from . import model
-from .attention import EPS, relative_position_bucket
-from .backend import host, xp
-from .load import capacity
+from .backend import host
+from .bench_peer import Peer, fused, plain
 from .params import initial, leaves, views
-from .router import ROUTERS
 from .step import to_device
 
 
-def matrix(d_in, d_out):
-    """y = x W, stored as W'."""
-    return nn.Linear(d_in, d_out, bias=False)
-
-
-def fused(q, k, v, bias):
-    """PyTorch's own attention; it has no fast kernel for a bias that is learned."""
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
-
-
-def plain(q, k, v, bias):
-    """The same in three operations."""
-    return (q @ k.mT).add_(bias).softmax(-1) @ v
-
-
-class Attention(nn.Module):
-    def __init__(self, cfg):
-        super().__init__()
-        self.H, D = cfg.n_heads, cfg.d_model
-        self.norm, self.qkv, self.out = nn.RMSNorm(D, EPS), matrix(D, 3 * D), matrix(D, D)
-
-    def forward(self, x, bias, attend):
-        B, T, D = x.shape
-        q, k, v = self.qkv(self.norm(x)).view(B, T, 3, self.H, D // self.H).permute(2, 0, 3, 1, 4)
-        return x + self.out(attend(q, k, v, bias).transpose(1, 2).reshape(B, T, D))
-
-    def named(self, of):
-        q, k, v = of(self.qkv.weight).chunk(3)
-        return dict(norm=of(self.norm.weight), Wq=q.T, Wk=k.T, Wv=v.T, Wo=of(self.out.weight).T)
-
-
-class Dense(nn.Module):
-    def __init__(self, cfg):
-        super().__init__()
-        D, width = cfg.d_model, cfg.d_ff or 4 * cfg.d_model
-        self.gated = cfg.ffn == "geglu"
-        self.norm, self.into, self.out = nn.RMSNorm(D, EPS), matrix(D, width * (1 + self.gated)), matrix(width, D)
-
-    def forward(self, x):
-        h = self.into(self.norm(x))
-        if not self.gated:
-            return x + self.out(h.relu_())
-        a, b = h.chunk(2, -1)
-        return x + self.out(F.gelu(a, approximate="tanh") * b)
-
-    def named(self, of):
-        W = [w.T for w in (*of(self.into.weight).chunk(1 + self.gated), of(self.out.weight))]
-        return dict(zip("WVO" if self.gated else ("W1", "W2"), W), norm=of(self.norm.weight))
-
-
-def positions(queue, E, C):
-    """load.dispatch_positions: each choice's slot, E*C where there is none; E means nobody."""
-    flat = queue.flatten()
-    order = flat.argsort(stable=True)
-    start = torch.searchsorted(flat[order], torch.arange(E + 1))
-    place = torch.empty_like(flat)
-    place[order] = torch.arange(len(flat))
-    place -= start[flat]
-    return torch.where((flat < E) & (place < C), flat * C + place, E * C).view(queue.shape)
-
-
-class Sparse(nn.Module):
-    def __init__(self, cfg):
-        super().__init__()
-        D, E, width = cfg.d_model, cfg.n_experts, cfg.d_ff or 4 * cfg.d_model
-        self.cfg, self.k, self.norm, self.router = cfg, ROUTERS[cfg.router].k, nn.RMSNorm(D, EPS), matrix(D, E)
-        self.W1, self.W2 = nn.Parameter(torch.empty(E, D, width)), nn.Parameter(torch.empty(E, width, D))
-
-    def route(self, x, mask, C):
-        """gates (N, k), slots (N, k), balance"""
-        p, E = self.router(x).softmax(-1), self.cfg.n_experts
-        gates, index = p.max(-1, keepdim=True) if self.k == 1 else p.topk(self.k)
-        if self.k > 1:
-            gates = gates / gates.sum(-1, keepdim=True)
-        queue = index if mask is None else torch.where(mask[:, None], index, E)
-        slots = positions(queue, E, C) if self.cfg.router == "glam-token" else positions(queue.T, E, C).T
-        share = p.new_full((len(p),), 1 / len(p)) if mask is None else mask / mask.sum().to(p.dtype)
-        f = torch.bincount(index[:, 0], share, minlength=E)
-        return gates, slots, E * (f * (share @ p)).sum()
-
-    def forward(self, x, mask, noise):
-        n, E, k = self.norm(x).flatten(0, 1), self.cfg.n_experts, self.k
-        (N, D), C = n.shape, capacity(len(n), E, self.cfg.capacity_factor)
-        gates, slots, balance = self.route(n if noise is None else n * noise, mask, C)
-        kept, slots = slots < E * C, slots.reshape(-1)
-        h = n.new_zeros(E * C + 1, D).index_copy(0, slots, n if k == 1 else n.repeat_interleave(k, 0))
-        h = torch.bmm(torch.bmm(h[:-1].view(E, C, D), self.W1).relu_(), self.W2).view(E * C, D)
-        y = h.index_select(0, slots.clamp(max=E * C - 1)).view(N, k, D) * (gates * kept)[..., None]
-        return x + (y.squeeze(1) if k == 1 else y.sum(1)).view(x.shape), balance, kept
-
-    def named(self, of):
-        return dict(norm=of(self.norm.weight), router=of(self.router.weight).T, W1=of(self.W1), W2=of(self.W2))
-
-
-class Peer(nn.Module):
-    """model.lm_loss with a capacity limit, for sequences of T, from the parameters p of our model."""
-
-    def __init__(self, cfg, T, p):
-        super().__init__()
-        self.cfg, self.attend = cfg, fused
-        self.embedding, self.norm = nn.Embedding(cfg.vocab_size, cfg.d_model), nn.RMSNorm(cfg.d_model, EPS)
-        self.tables = nn.ParameterList(torch.empty(w.shape) for w in p["position"].values())
-        self.attention = nn.ModuleList(Attention(cfg) for _ in range(cfg.n_layers))
-        self.ffn = nn.ModuleList((Sparse if model.is_sparse(cfg, i) else Dense)(cfg) for i in range(cfg.n_layers))
-        distance = xp.arange(T) - xp.arange(T)[:, None]
-        bucket = host(relative_position_bucket(distance, False, cfg.n_buckets, cfg.max_distance))
-        self.bucket, self.future = torch.from_numpy(bucket).flatten(), torch.from_numpy(host(distance)) > 0
-        theirs = dict(leaves(self.to(torch.from_numpy(host(p["norm"])).dtype).named(lambda w: w.data)))
-        for path, ours in leaves(p):
-            theirs[path].copy_(torch.from_numpy(host(ours)))
-
-    def named(self, of):
-        """of(each weight), by our names and in our shapes."""
-        blocks = {i: dict(attention=a.named(of), ffn=f.named(of)) for i, (a, f) in enumerate(zip(self.attention, self.ffn))}
-        return dict(embedding=of(self.embedding.weight), position={i: of(t) for i, t in enumerate(self.tables)},
-                    blocks=blocks, norm=of(self.norm.weight))
-
-    def draw(self, n_tokens):
-        """Jitter for each sparse block, as model.draw_noise."""
-        eps, D = self.cfg.jitter, self.cfg.d_model
-        jitters = self.cfg.router == "switch" and eps
-        return {i: torch.empty(n_tokens, D).uniform_(1 - eps, 1 + eps) if jitters else None
-                for i, f in enumerate(self.ffn) if isinstance(f, Sparse)}
-
-    def forward(self, x, y, mask, noise):
-        """ce, balance, [kept (N, k) of each sparse block]"""
-        T, balance, kept, flat_mask = x.shape[1], 0.0, [], None if mask is None else mask.flatten()
-        h = self.embedding(x)
-        biases = [(self.cfg.bias_scale * table.t()).index_select(1, self.bucket).view(1, -1, T, T)
-                  .masked_fill(self.future, -math.inf) for table in self.tables]
-        for i, (attention, ffn) in enumerate(zip(self.attention, self.ffn)):
-            h = attention(h, biases[i % len(biases)], self.attend)
-            if isinstance(ffn, Sparse):
-                h, balance_i, kept_i = ffn(h, flat_mask, noise[i])
-                balance, kept = balance + balance_i, [*kept, kept_i]
-            else:
-                h = ffn(h)
-        logits = F.linear(self.norm(h) * self.cfg.d_model**-0.5, self.embedding.weight)
-        target = y if mask is None else torch.where(mask, y, -100)
-        return F.cross_entropy(logits.flatten(0, 1), target.flatten()), balance, kept
-
-
-def tensors(arrays):
+def tensors(arrays, device="cpu"):
     """The arrays of a dict, or None, as tensors."""
-    return {name: None if a is None else torch.from_numpy(host(a)) for name, a in arrays.items()}
+    return {name: None if a is None else torch.from_numpy(host(a)).to(device) for name, a in arrays.items()}
+
+
+def peak():
+    """The largest memory of this process so far in MiB: what PyTorch took of the GPU, or as machine.peak; None where that is."""
+    return torch.cuda.max_memory_reserved() / (1 << 20) if torch.cuda.is_initialized() else machine.peak()
 
 
 class Training:
-    """Steps like step.train_step_, from the parameters p, on batches that draw() returns: host arrays x, y (B, T)."""
+    """Steps like step.train_step_, from the parameters p, on batches that draw() returns: host arrays x, y (B, T).
 
-    def __init__(self, cfg, T, p, draw, train, threads):
+    train   config.Train; its precision bfloat16 is autocast
+    device  "cpu", or "cuda": there products of float32 matrices are in TF32.   Raises ValueError where PyTorch has none
+    """
+
+    def __init__(self, cfg, T, p, draw, train, threads, device="cpu"):
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--against torch with a PyTorch that sees no GPU; expected one that is built for CUDA")
         torch.set_num_threads(threads)
-        self.train, self.draw, self.peer = train, draw, Peer(cfg, T, p)
+        torch.backends.cuda.matmul.allow_tf32 = True
+        self.train, self.draw, self.device, self.peer = train, draw, device, Peer(cfg, T, p).to(device)
         self.optimizer = torch.optim.AdamW(self.peer.parameters(), train.lr, (train.beta1, train.beta2), train.eps,
                                            train.weight_decay, fused=True)
         self.peer.attend = min((fused, plain), key=self.seconds)
@@ -185,13 +48,20 @@ class Training:
         return min(b - a for a, b in zip(marks, marks[1:]))
 
     def step(self):
-        """zero_grad, forward, backward, clip, AdamW"""
-        batch = tensors(self.draw())
-        self.optimizer.zero_grad()
-        ce, balance, _ = self.peer(**batch, noise=self.peer.draw(batch["x"].numel()))
-        (ce + self.train.alpha * balance).backward()
-        nn.utils.clip_grad_norm_(self.peer.parameters(), self.train.clip)
-        self.optimizer.step()
+        """zero_grad, forward, backward, clip, AdamW; on a GPU until it is done.   Raises MemoryError where that has too little"""
+        try:
+            batch = tensors(self.draw(), self.device)
+            self.optimizer.zero_grad()
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.train.precision == "bfloat16"):
+                ce, balance, _ = self.peer(**batch, noise=self.peer.draw(batch["x"].numel()))
+                loss = ce + self.train.alpha * balance
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.peer.parameters(), self.train.clip)
+            self.optimizer.step()
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(f"PyTorch: {str(error).splitlines()[0]}") from None
 
 
 def differences(cfg, batch, rng, alpha, dtype="float64"):
@@ -217,4 +87,4 @@ def differences(cfg, batch, rng, alpha, dtype="float64"):
         b = b.numpy()
         gradient[path] = float(abs(host(ours[path]) - b).max() / (abs(b).max() or 1))
     dropped = sum((~k).sum() for k in kept) / max(sum(k.size for k in kept), 1)
-    return float(abs(ce + alpha * balance - loss.item()) / abs(loss.item())), gradient, float(dropped)
+    return abs(float(host(ce + alpha * balance)) / loss.item() - 1), gradient, float(dropped)

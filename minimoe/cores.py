@@ -1,6 +1,6 @@
 """What speed needs on a CPU, kept out of the equations: all cores, and no page faults.
 
-Ops are pure, so independent rows may run at once. `split` and `fuse` decorate an op that is written for whole arrays;
+Ops are pure, so independent rows may run at once. `split` and `piecewise` decorate an op that is written for whole arrays;
 that plain op is their specification, and on any other backend than NumPy it is what runs. Small pieces also stay in the
 cache from one line of the op to the next, which is worth as much as the second core.
 """
@@ -23,7 +23,7 @@ except ImportError:             # the grader runs on NumPy alone: then everythin
 PIECE = 1 << 20                 # bytes of the first cut argument in one piece of `split`: what it makes fits the cache
 LEAST = 1 << 16                 # bytes of it that are worth a thread of their own
 GROUPS = 2                      # of pieces, for each thread: the gradients of a group are added up as they come
-LINE = 1 << 17                  # numbers of each vector in one piece of `fuse`
+LINE = 1 << 17                  # numbers of each vector in one piece of `piecewise`
 
 
 @functools.cache
@@ -189,7 +189,7 @@ def select(ok, a, b):
     return (a if ok else b) if xp.on_cpu else xp.where(xp.asarray(ok), a, b)
 
 
-def fuse(op):
+def piecewise(op):
     """Decorate an elementwise op on flat vectors that works in place: run it piece by piece on all cores."""
     signature = inspect.signature(op)
 
@@ -211,6 +211,6 @@ def scale_(a, by):
         _scale_(a, by)
 
 
-@fuse
+@piecewise
 def _scale_(a, by):
     a *= by

@@ -1,12 +1,12 @@
-"""Counting: parameters, and the arithmetic of a step; of published models, too: python -m minimoe.count --help"""
+"""Counting: parameters, and the arithmetic of a step, on many chips, too, of our and published models: --help says more"""
 import difflib
-import re
 import sys
-from typing import NamedTuple
 
 from . import command, config
 from . import count_costs as costs
 from . import count_papers as papers
+from .count_plan import TPU_V4, job_of
+from .count_report import Row, markdown, published, scaled, strategies
 
 
 def count_params_flops(cfg, T):
@@ -39,69 +39,16 @@ OF_RUN = dict(chips=(int, "chips that a run takes, over which the experts are sp
               watts=(float, "power of a chip"), hours=(float, "time of a run"),
               pue=(float, "power usage effectiveness: a building's energy over its computers' [1]"),
               kg_per_kwh=(float, "kg of CO2 for a kWh"))
-UNITS = {"": 1, "%": 0.01, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "MWh": 1, "t": 1, "x": 1, "years": 1}
-
-
-class Row(NamedTuple):
-    """A printed number beside what a formula gives."""
-    name: str
-    printed: str                # as in the paper: a number and perhaps one of UNITS
-    value: float                # the formula's
-    note: str = ""
-    mark: str = ""              # one of papers.MARKS
-
-    @property
-    def parts(self):
-        """What is printed: the number, its digits after the point, and its unit."""
-        number, unit = re.fullmatch(r"(-?[\d.,]+)( ?[A-Za-z%]*)", self.printed).groups()
-        return float(number.replace(",", "")), len(number.partition(".")[2]), unit
-
-    @property
-    def formula(self):
-        """Its value in the printed unit."""
-        return self.value / UNITS[self.parts[2].strip()]
-
-    @property
-    def residual(self):
-        """How far the formula is from the print, in % of the print."""
-        return 100 * (self.formula / self.parts[0] - 1)
-
-    @property
-    def rounds(self):
-        """Whether the formula's value, rounded as the print is, is the print."""
-        number, digits, _ = self.parts
-        return abs(self.formula - number) <= 0.5 * 10**-digits * (1 + 1e-9)
-
-    def cells(self):
-        """Its cells in a table."""
-        _, digits, unit = self.parts
-        said = ["equal when rounded"] * (self.rounds and self.formula != self.parts[0]) + [self.note] * bool(self.note)
-        shown = f"{self.formula:,.{digits + 2 if unit else digits}f}{unit}"
-        return f"{self.name} {self.mark}".strip(), self.printed, shown, f"{self.residual:+.2f}", "; ".join(said)
+OF_CHIP = dict(tflops=(float, "peak of a chip, 10^12 FLOPs a second"), memory=(float, "memory of a chip, GB"),
+               bandwidth=(float, "GB a second that a chip sends to its neighbours, over all its links"),
+               mfu=(float, "share of the peak that products reach, an assumption"))
 
 
 def all_tables():
-    """(title, rows) of all tables."""
+    """(title, rows) of all tables of --all."""
     for of_paper in (papers.switch_tables, costs.flops_tables, papers.glam_tables, papers.gshard_tables, costs.energy_tables):
         for title, rows in of_paper():
             yield title, [Row(*row) for row in rows]
-
-
-def markdown(title, rows):
-    """A table that a page can hold."""
-    cells = [("row", "printed", "formula", "residual, %", "note"), *(row.cells() for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    right = (False, True, True, True, False)
-    lines = [[cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right)] for line in cells]
-    lines.insert(1, ["-" * (w - r) + ":" * r for w, r in zip(widths, right)])
-    signs = [f"{sign} {papers.MARKS[sign]}." for sign in sorted({row.mark for row in rows} - {""})]
-    return "\n".join([title, "", *("| " + " | ".join(line) + " |" for line in lines), *([""] if signs else []), *signs])
-
-
-def scaled(n, unit):
-    """A number in T, G, M or k, with one decimal."""
-    scale, prefix = next((pair for pair in ((1e12, "T"), (1e9, "G"), (1e6, "M")) if n >= pair[0]), (1e3, "k"))
-    return f"{n / scale:,.1f} {prefix}{unit}"
 
 
 def in_dtypes(numbers):
@@ -152,25 +99,71 @@ def costs_of(given, preset):
             yield f"CO2: {costs.co2(mwh, kg):,.4g} t ({kg:g} kg a kWh)"
 
 
-def options(argv):
-    """What was given on the command line.   Raises ValueError where something is wrong with it."""
-    parser = command.Parser(PROGRAM, "Parameters, FLOPs, memory, all-to-all, energy and CO2 of a model, by arithmetic alone; or "
-                            "the papers' tables beside the same arithmetic.")
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--preset", metavar="NAME", help="what one model costs: " + ", ".join(costs.PRESETS))
-    which.add_argument("--all", action="store_true", help="the papers' tables, and how far the formulas are from them")
-    for name, (kind, text) in (OF_BATCH | OF_RUN).items():
-        default = " [of the preset]" if name in OF_BATCH else ""
-        parser.add_argument("--" + name.replace("_", "-"), type=kind, metavar=kind.__name__.upper(), help=text + default)
-    given = parser.parse_args(argv)
-    for name in OF_BATCH | OF_RUN:
+def chip_of(given):
+    """The chip that is planned for: the default one, with what was given of it."""
+    asked = {name: getattr(given, name) for name in OF_CHIP if getattr(given, name) is not None}
+    return TPU_V4._replace(**asked, **({"name": "as given"} if asked.keys() - {"mfu"} else {}))
+
+
+def plans_of(given):
+    """Lines of --plan: of a preset on so many chips, or without one the published set-ups."""
+    chip = chip_of(given)
+    if given.preset:
+        preset = costs.PRESETS[given.preset]
+        job = job_of(preset, given.batch_size, given.seq_len)
+        yield from strategies(given.preset, preset, job, chip, given.chips)
+    else:
+        yield "\n\n".join(markdown(title, [Row(*row) for row in rows]) for title, rows in published(chip.mfu))
+
+
+def check_together(given):
+    """Raises ValueError where an option has no effect beside the others, or one is missing."""
+    alone = given.plan and given.preset is None
+    for name in OF_BATCH | OF_RUN | OF_CHIP:
         value = getattr(given, name)
         config.expect(value is None or not given.all, name, value, "none beside --all")
-        if value is not None:
+        config.expect(value is None or given.plan or name not in OF_CHIP, name, value, "none without --plan")
+        config.expect(value is None or not given.plan or name == "chips" or name not in OF_RUN, name, value, "none beside --plan")
+        config.expect(value is None or not alone or name == "mfu", name, value,
+                      "--preset beside it: --plan alone prints published set-ups, which have their own")
+    config.expect(not given.plan or alone or given.chips is not None, "chips", "missing",
+                  "the number of chips that --plan spreads the preset over")
+
+
+def command_line():
+    """The parser of all options."""
+    parser = command.Parser(PROGRAM, "Parameters, FLOPs, memory, all-to-all, energy and CO2 of a model, by arithmetic alone; what "
+                            "a step costs each of many chips; or the papers' tables beside the same arithmetic.")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--preset", metavar="NAME", help="what one model costs: " + ", ".join(costs.PRESETS))
+    which.add_argument("--all", action="store_true", help="the papers' tables, and how far the formulas are from them")
+    parser.add_argument("--plan", action="store_true", help="with --preset and --chips: data, model and expert sharding side by "
+                        f"side; alone: published set-ups. A chip is a {TPU_V4.name} unless told otherwise")
+    for name, (kind, text) in (OF_BATCH | OF_RUN | OF_CHIP).items():
+        default = " [of the preset]" if name in OF_BATCH else f" [{getattr(TPU_V4, name):.4g}]" if name in OF_CHIP else ""
+        parser.add_argument("--" + name.replace("_", "-"), type=kind, metavar=kind.__name__.upper(), help=text + default)
+    return parser
+
+
+def options(argv):
+    """What was given on the command line.   Raises ValueError where something is wrong with it."""
+    parser = command_line()
+    given = parser.parse_args(argv)
+    if given.plan and given.all:
+        parser.error("argument --plan: not allowed with argument --all")
+    if not given.plan and not given.all and given.preset is None:
+        parser.error("one of the arguments --preset --all --plan is required")
+    check_together(given)
+    for name in OF_BATCH | OF_RUN | OF_CHIP:
+        value = getattr(given, name)
+        if value is not None and name in OF_CHIP:
+            most = 1 if name == "mfu" else 1e9
+            config.expect(1e-6 <= value <= most, name, value, f"a number above 0, from 1e-06 to {most:g}")
+        elif value is not None:
             least = dict(seq_len=8, watts=0.0, hours=0.0, pue=1.0, kg_per_kwh=0.0).get(name, 1)
             config.check_at_least(given, least, name, most=config.MOST if name in OF_BATCH else 1e9)
     near = difflib.get_close_matches((given.preset or "switch").lower(), costs.PRESETS, 1, 0.0)
-    config.expect(given.all or given.preset in costs.PRESETS, "preset", given.preset or "empty",
+    config.expect(given.preset is None or given.preset in costs.PRESETS, "preset", given.preset or "empty",
                   f"{near[0]}, or another name that --help lists")
     return given
 
@@ -178,7 +171,9 @@ def options(argv):
 def work(argv):
     """Everything between the command line and the exit code."""
     given = options(argv)
-    if given.all:
+    if given.plan:
+        print(*plans_of(given), sep="\n")
+    elif given.all:
         print(*(markdown(title, rows) for title, rows in all_tables()), sep="\n\n")
     else:
         print(*costs_of(given, costs.PRESETS[given.preset]), sep="\n")

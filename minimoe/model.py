@@ -10,7 +10,7 @@ from .attention import EPS, causal_bias, position_bias, self_attention
 from .backend import xp
 from .cores import run, split
 from .load import capacity
-from .moe import moe_layer
+from .moe import moe_layer, relu_experts
 from .ops import cross_entropy, embedding, geglu_ffn, linear, relu_ffn, rms_norm
 from .params import Weight
 from .router import ROUTERS
@@ -59,13 +59,13 @@ def dense_ffn(x, p):
     return x + y, backward
 
 
-def sparse_ffn(x, p, route, C, mask, noise):
+def sparse_ffn(x, p, route, C, mask, noise, experts=None):
     """x + MoE(RMSNorm(x)), the second sublayer of a sparse block: all tokens of the batch are one group.
 
-    (B, T, D) -> (B, T, D); arguments, losses and seen as in moe_layer.   backward(dy, dbalance, dz) -> dx, dp
+    (B, T, D) -> (B, T, D); arguments, losses and seen as in moe_layer; experts None: relu.   backward(dy, dbalance, dz) -> dx, dp
     """
     n, back_norm = rms_norm(x.reshape(-1, x.shape[-1]), p["norm"], EPS)       # (N, D)
-    (y, balance, z, seen), back_moe = moe_layer(n, p["router"], p["W1"], p["W2"], route, C, mask, noise)
+    (y, balance, z, seen), back_moe = moe_layer(n, p["router"], p["W1"], p["W2"], route, C, mask, noise, experts or relu_experts)
 
     def backward(dy, dbalance, dz):
         dn, drouter, dW1, dW2 = back_moe(dy.reshape(n.shape), dbalance, dz)
@@ -92,13 +92,13 @@ def dense_block(x, p, bias, H):
     return y, backward
 
 
-def sparse_block(x, p, bias, H, route, C, mask, noise):
+def sparse_block(x, p, bias, H, route, C, mask, noise, experts=None):
     """Attention, then a sparse feed-forward.   (B, T, D) -> (B, T, D); arguments as in self_attention and sparse_ffn
 
     backward(dy, dbalance, dz) -> dx, dp, dbias
     """
     x, back_attention = self_attention(x, p["attention"], bias, H)
-    (y, balance, z, seen), back_ffn = sparse_ffn(x, p["ffn"], route, C, mask, noise)
+    (y, balance, z, seen), back_ffn = sparse_ffn(x, p["ffn"], route, C, mask, noise, experts)
 
     def backward(dy, dbalance, dz):
         dx, dffn = back_ffn(dy, dbalance, dz)

@@ -109,15 +109,23 @@ def queue_ffn(h, queues, W1, W2, ffn=relu_ffn, *by_row):
     return y, backward
 
 
+def served(h, queues, W1, W2):
+    """What the experts make of the slots: queue_ffn where the queues are known, else expert_ffn, on as many slots for each.
+
+    h  (n_slots, D) float    queues  as in queue_ffn, or None    y  (n_slots, O) or (E, C, O) float
+    """
+    if queues is not None:
+        return queue_ffn(h, queues, W1, W2, relu_ffn)
+    return expert_ffn(h.reshape(len(W1), -1, h.shape[-1]), W1, W2)
+
+
 def relu_experts(h, seen, W1, W2, C):
-    """Every expert on its slots: queue_ffn where the queues' lengths can be read, expert_ffn where that would cost time.
+    """Every expert on its slots; their queues' lengths are read where that costs no time.
 
     h  (n_slots, D) float    seen  with queue and kept, as in moe_layer    o  (n_slots, O) or (E, C, O) float
     """
-    E, D, _ = W1.shape
-    if C is None or reads_are_free():
-        return queue_ffn(h, filled(seen["queue"], seen["kept"], E, C), W1, W2, relu_ffn)
-    return expert_ffn(h.reshape(E, C, D), W1, W2)
+    known = C is None or reads_are_free()
+    return served(h, filled(seen["queue"], seen["kept"], len(W1), C) if known else None, W1, W2)
 
 
 def moe_layer(x, W, W1, W2, route, C, mask, noise, experts=relu_experts):
@@ -137,7 +145,7 @@ def moe_layer(x, W, W1, W2, route, C, mask, noise, experts=relu_experts):
 
     backward(dy, dbalance, dz) -> dx, dW, dW1, dW2
     """
-    E, D, _ = W1.shape
+    E, D = W.shape[1], x.shape[1]
     (gates, balance, z, slots, seen), back_route = route(x, W, C, mask, noise)
     n_slots = slots.size if C is None else E * C
     seen = dict(seen, kept=slots < n_slots)                                   # (N, k) bool

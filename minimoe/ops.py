@@ -9,7 +9,8 @@ B batch   T time   N = B*T tokens   D model width   F feed-forward width   V voc
 """
 import math
 
-from .backend import xp
+from . import kernels
+from .backend import fuse, xp
 from .cores import split
 
 
@@ -18,11 +19,13 @@ def one_hot(index, n, dtype):
     return (index[..., None] == xp.arange(n)).astype(dtype)
 
 
+@fuse(kernels.row_dot)
 def row_dot(a, b):
     """sum_d a_d b_d over the last axis, which stays with length 1.   (..., D), (..., D) -> (..., 1)"""
     return xp.einsum("...d,...d->...", a, b)[..., None]
 
 
+@fuse(kernels.softmax)
 def softmax(x):
     """p_i = exp(x_i) / sum_j exp(x_j) over the last axis.   (..., V) -> (..., V)"""
     p = x - x.max(-1, keepdims=True)                # the largest exponent is 0: no overflow
@@ -70,6 +73,7 @@ def relu(x):
     return y, backward
 
 
+@fuse(kernels.gelu)
 def gelu(x):
     """y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), elementwise: the tanh form that GLaM's code uses."""
     c = math.sqrt(2 / math.pi)
@@ -82,6 +86,7 @@ def gelu(x):
 
 
 @split("x")
+@fuse(kernels.rms_norm)
 def rms_norm(x, scale, eps):
     """y = x / sqrt(mean(x^2) + eps) * scale over the last axis; no mean is subtracted.   (..., D), (D,) -> (..., D)"""
     D = len(scale)
@@ -136,6 +141,7 @@ def shares(mask, shape, dtype):
 
 
 @split("logits", "target")
+@fuse(kernels.token_losses)
 def token_losses(logits, target):
     """-log softmax(logits)[target] of each token, in nats.   (..., V) float, (...) int -> (...)"""
     hit = one_hot(target, logits.shape[-1], logits.dtype)                     # (..., V)

@@ -5,12 +5,14 @@ P parameters   t step, from 1
 import math
 from typing import Callable, NamedTuple
 
-from .backend import xp
-from .cores import dot, fuse, scale_, select
+from . import kernels
+from .backend import fuse, xp
+from .cores import dot, piecewise, scale_, select
 from .params import size
 
 
-@fuse
+@piecewise
+@fuse(kernels.adam_step_)
 def adam_step_(theta, grad, m, v, t, lr, beta1, beta2, eps, weight_decay, ok=True):
     """One step of Adam with bias correction and decoupled weight decay: writes theta, m and v.
 
@@ -57,12 +59,13 @@ def _adam_(state, grad, shapes, t, lr, train, decay, ok):
 ADAM = Optimizer(lambda shapes: (size(shapes), size(shapes)), _adam_)
 
 
-def clip_global_norm_(grad, max_norm):
+def clip_global_norm_(grad, max_norm, dot=dot):
     """Shrink the gradient to max_norm where its norm over all parameters is larger, and return the norm it had.
 
     grad = grad * min(1, max_norm / norm)      Pascanu et al. (arXiv 1211.5063), Algorithm 1
 
     grad (P,) float    max_norm  number, inf for none    norm () float; where it is not finite the gradient is left as it is
+    dot       function, sum a_i b_i: of many processes that share a gradient, it adds up all of it
     """
     norm = xp.sqrt(dot(grad, grad))
     scale = xp.where(xp.isfinite(norm), xp.minimum(1, max_norm / xp.maximum(norm, 1e-30)), 1)

@@ -34,6 +34,11 @@ def size(shapes):
     return sum(math.prod(w.shape) for _, w in leaves(shapes))
 
 
+def n_shared(shapes):
+    """How many numbers of the layout belong to no expert: they come first."""
+    return sum(math.prod(w.shape) for _, w in leaves(shapes) if not w.per_expert)
+
+
 def views(flat, shapes):
     """The layout's names -> views into one flat vector (P,).
 
@@ -41,7 +46,7 @@ def views(flat, shapes):
     """
     if flat.shape != (size(shapes),):
         raise ValueError(f"the vector has shape {flat.shape}; expected ({size(shapes)},) for this layout")
-    shared = sum(math.prod(w.shape) for _, w in leaves(shapes) if not w.per_expert)
+    shared = n_shared(shapes)
     experts = {w.shape[0] for _, w in leaves(shapes) if w.per_expert} or {1}
     region = flat[shared:].reshape(*experts, -1)                        # (E, P_e)
     used = {True: 0, False: 0}                                          # columns of the region, numbers before it

@@ -1,6 +1,8 @@
 """A training run: its folder, checkpoints, bar and metrics, around step.fit, whatever is trained."""
 import dataclasses
 import functools
+import math
+import os
 import signal
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -12,8 +14,9 @@ from . import checkpoint, config, step
 from .command import line
 from .step import EVAL_TOKENS
 from .watch import watch
+from .world import ALONE
 
-MAY_CHANGE = {"out", "resume", "backend", "eval_every", "log_every", "checkpoint_every"}   # when a run goes on
+MAY_CHANGE = {"out", "resume", "backend", "expert_parallel", "eval_every", "log_every", "checkpoint_every"}   # when a run goes on
 TRIAL_STEPS = 20                # timed for --minutes
 
 
@@ -29,50 +32,89 @@ class Kind(NamedTuple):
     made_by: str                # the command
 
 
-def begin(kind, configs, folder, theta=None):
+def begin(kind, configs, folder, theta=None, world=ALONE):
     """A new run: configs, corpus, state. Its first checkpoint is saved at once, so that nobody else begins one there.
 
     theta  (P,) parameters to begin with; None: fresh ones
 
     Raises ValueError where the folder holds a run.
     """
-    if (folder / checkpoint.NAME).exists() or (folder / checkpoint.METRICS).exists():
-        raise ValueError(f"--out {folder} holds a run already; expected another folder, or --resume to go on with it")
-    corpus, task, optimizer = kind.corpus(configs, folder), kind.task(configs), kind.optimizer(configs)
-    rng = np.random.default_rng(configs["train"].seed)
-    state = step.new_state(task, rng, "float32", optimizer) if theta is None else step.fresh(task, theta, optimizer)
+    configs, corpus, state = world.agree(guarded, folder, fresh, kind, configs, folder, theta, world)
+    world.same({"the options": configs, "data with the hash": corpus.digest})
     if configs["train"].minutes:
-        configs = configs | dict(train=timed(task, state, corpus, configs["train"], optimizer))
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.save(folder, state, configs, corpus.digest, kind.name)
+        configs = configs | dict(train=timed(kind, configs, corpus, state, world))
+    save(kind, configs, corpus, state, folder, world)
     return configs, corpus, state
 
 
-def timed(task, state, corpus, train, optimizer):
+def fresh(kind, configs, folder, theta, world):
+    """What a new run begins with: configs, corpus, state.   Raises ValueError where the folder holds a run"""
+    if (folder / checkpoint.NAME).exists() or (folder / checkpoint.METRICS).exists():
+        raise ValueError(f"--out {folder} holds a run already; expected another folder, or --resume to go on with it")
+    configs = configs | dict(train=grouped(configs["train"], world.size))
+    corpus, task, optimizer = kind.corpus(configs, folder), kind.task(configs), kind.optimizer(configs)
+    rng = np.random.default_rng(configs["train"].seed)
+    state = step.new_state(task, rng, "float32", optimizer) if theta is None else step.fresh(task, theta, optimizer)
+    return configs, corpus, world.part(kind, configs, state)
+
+
+def grouped(train, size):
+    """The training configuration with as many groups a step as `size` processes can share evenly.
+
+    n processes compute what one does with --accumulate n: the groups are the least common multiple of both.
+    Raises ValueError where the batch cannot be cut into so many.
+    """
+    groups = math.lcm(train.accumulate, size)
+    config.expect(train.batch_size % groups == 0, "batch_size", train.batch_size,
+                  f"a multiple of {groups}: {size} processes share {groups} groups of a step")
+    return dataclasses.replace(train, accumulate=groups)
+
+
+def save(kind, configs, corpus, state, folder, world=ALONE):
+    """Write the checkpoint of a run: process 0 does it, for all."""
+    def write(whole):
+        if whole:
+            folder.mkdir(parents=True, exist_ok=True)
+            checkpoint.save(folder, whole, configs, corpus.digest, kind.name)
+
+    world.agree(guarded, folder, write, world.whole(kind, configs, state))
+
+
+def timed(kind, configs, corpus, state, world):
     """The training configuration with the steps that fit into --minutes, by trial steps on a copy of the state."""
+    train = configs["train"]
     trial = state._replace(theta=state.theta.copy(), m=state.m.copy(), v=state.v.copy())
     many = dataclasses.replace(train, steps=TRIAL_STEPS, log_every=TRIAL_STEPS, eval_every=TRIAL_STEPS)
-    seconds = [s.seconds for s, _ in step.fit(task, trial, corpus, many, optimizer)]
+    steps = step.fit(world.task(kind, configs), trial, corpus, many, kind.optimizer(configs), world=world)
+    seconds = [s.seconds for s, _ in steps]
     per_step = (seconds[-1] - seconds[TRIAL_STEPS // 4]) / (TRIAL_STEPS * 3 // 4 - 1)     # the first ones warm up caches
-    return dataclasses.replace(train, steps=max(1, int(60 * train.minutes / per_step)))
+    return dataclasses.replace(train, steps=max(1, int(60 * train.minutes / world.first(per_step))))
 
 
-def go_on(kinds, given):
+def go_on(kinds, given, world=ALONE):
     """A run that goes on: kind, configs, corpus, state of the checkpoint, with what may change as given."""
+    kind, configs, corpus, state = world.agree(guarded, given["out"], loaded, kinds, given, world)
+    world.same({"the options": configs, "data with the hash": corpus.digest, "a checkpoint of step": state.step})
+    if world.rank == 0:
+        checkpoint.cut_metrics(given["out"], state.step)
+    return kind, configs, corpus, state
+
+
+def loaded(kinds, given, world):
+    """What a run goes on with: kind, configs, corpus, state.   Raises ValueError where it may not, or cannot"""
     changed = [name for name, value in given.items() if name not in MAY_CHANGE and value is not None]
     if changed:
         names = ", ".join("--" + name.replace("_", "-") for name in changed)
-        raise ValueError(f"{names} beside --resume; expected --out, --backend, --eval-every, --log-every or "
-                         "--checkpoint-every alone: all else comes from the checkpoint")
+        raise ValueError(f"{names} beside --resume; expected --out, --backend, --expert-parallel, --eval-every, "
+                         "--log-every or --checkpoint-every alone: all else comes from the checkpoint")
     kind, state, configs, digest = checkpoint.load(given["out"], kinds)
     corpus = kind.corpus(configs, Path(given["out"]))
     if corpus.digest != digest:
         raise ValueError(f"the data {', '.join(corpus.domains)} has hash {corpus.digest[:12]}; expected {digest[:12]}: it is "
                          "not what this run began with")
     every = {name: given[name] for name in ("eval_every", "log_every", "checkpoint_every") if name in given}
-    configs["train"] = dataclasses.replace(configs["train"], **every)
-    checkpoint.cut_metrics(given["out"], state.step)
-    return kind, configs, corpus, state
+    configs["train"] = grouped(dataclasses.replace(configs["train"], **every), world.size)
+    return kind, configs, corpus, world.part(kind, configs, state)
 
 
 def describe(kind, configs, corpus):
@@ -82,22 +124,22 @@ def describe(kind, configs, corpus):
     yield from corpus.notes
 
 
-def train(kind, configs, corpus, state, folder):
+def train(kind, configs, corpus, state, folder, world=ALONE):
     """Run the steps that are left, with a bar, metrics and checkpoints: the last state. Ctrl-C ends it between two steps."""
     train_config, val, stop = configs["train"], None, []
     before = signal.signal(signal.SIGINT, lambda *_: stop.append(True))
     bar = tqdm(total=train_config.steps, initial=state.step, unit="step", dynamic_ncols=True)
-    with bar, open(folder / checkpoint.METRICS, "a", encoding="utf-8") as metrics:
+    with bar, open(folder / checkpoint.METRICS if world.rank == 0 else os.devnull, "a", encoding="utf-8") as metrics:
         look = functools.partial(watch, domains=corpus.domains)
-        for state, record in step.fit(kind.task(configs), state, corpus, train_config, kind.optimizer(configs), look):
-            leave = bool(stop)
+        for state, record in step.fit(world.task(kind, configs), state, corpus, train_config, kind.optimizer(configs), look, world):
+            leave = world.any(bool(stop))
             if record:
                 val = record["val_loss"] or val
                 metrics.write(checkpoint.metrics_line(record | dict(floor=corpus.floor)) + "\n")
                 metrics.flush()
                 bar.set_postfix_str(postfix(record, val), refresh=False)
             if leave or state.step % train_config.checkpoint_every == 0 or state.step == train_config.steps:
-                checkpoint.save(folder, state, configs, corpus.digest, kind.name)
+                save(kind, configs, corpus, state, folder, world)
             bar.update()
             if leave:
                 break
@@ -105,10 +147,11 @@ def train(kind, configs, corpus, state, folder):
     return state
 
 
-def finish(kind, configs, corpus, state, folder):
+def finish(kind, configs, corpus, state, folder, world=ALONE):
     """The loss on the whole held-out part, which also goes into the last line of the metrics."""
-    val = held_out_loss(kind.task(configs), state, corpus)
-    checkpoint.amend_metrics(folder, state.step, val_loss=val)
+    val = held_out_loss(world.task(kind, configs), state, corpus, world)
+    if world.rank == 0:
+        checkpoint.amend_metrics(folder, state.step, val_loss=val)
     return val
 
 
@@ -119,11 +162,11 @@ def postfix(record, val):
     return ", ".join(shown + [f"skipped {record['skipped']}"] * bool(record["skipped"]))
 
 
-def held_out_loss(task, state, corpus):
+def held_out_loss(task, state, corpus, world=ALONE):
     """Nats per target over the whole held-out part."""
     B = max(1, EVAL_TOKENS // corpus.seq_len)
     batches = tqdm(corpus.held_out(B), total=corpus.held_out_batches(B), unit="batch", desc="held-out", leave=False)
-    return step.evaluate(task, state.theta, batches)
+    return step.evaluate(task, state.theta, batches, world)
 
 
 def report(kind, val, corpus):
@@ -134,13 +177,13 @@ def report(kind, val, corpus):
         yield f"the source itself: {corpus.floor:.4f} nats per byte; distance {val - corpus.floor:.4f}"
 
 
-def to_the_end(kind, configs, corpus, state, folder, command):
+def to_the_end(kind, configs, corpus, state, folder, command, world=ALONE):
     """Train, and say what was reached: the last state, or None where Ctrl-C stopped it.   command  what goes on with it"""
-    state = train(kind, configs, corpus, state, folder)
+    state = train(kind, configs, corpus, state, folder, world)
     if state.step < configs["train"].steps:
         print(f"stopped and saved at step {state.step}; go on with: {line(*command.split(), '--resume', '--out', folder)}")
         return None
-    print(*report(kind, finish(kind, configs, corpus, state, folder), corpus), sep="\n")
+    print(*report(kind, finish(kind, configs, corpus, state, folder, world), corpus), sep="\n")
     return state
 
 

@@ -2,6 +2,7 @@
 
 P parameters   N tokens of one group   k experts per token   E experts
 """
+import functools
 import itertools
 import time
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from .backend import host, xp
 from .optim import ADAM, clip_global_norm_, lr_schedule
 from .params import add_, initial, matrices, views
+from .world import ALONE
 
 EVAL_TOKENS = 4096              # of one batch of evaluation
 EVAL_BATCHES = 16               # of an evaluation on the way; the last one takes all
@@ -64,7 +66,7 @@ def groups_of(batch, n):
         yield group, n_counted(group) / counted
 
 
-def train_step_(task, state, grad, batch, train, decay, optimizer=ADAM):
+def train_step_(task, state, grad, batch, train, decay, optimizer=ADAM, world=ALONE):
     """One optimiser step. Writes theta, m and v of the state, and grad.
 
     The step's loss is its cross-entropy over all counted tokens + alpha * balance + z_loss * z, means over its groups.
@@ -76,20 +78,24 @@ def train_step_(task, state, grad, batch, train, decay, optimizer=ADAM):
     train   config.Train
     decay   number or (P,) weight decay
     optimizer  optim.Optimizer
+    world   world.World, the processes that share the step's groups
 
     Returns the next state and Seen. Nothing is read back from the device: a gradient that is not finite is skipped there.
     """
     p, g = views(state.theta, task.shapes), views(grad, task.shapes)
     step, n = state.step + 1, train.accumulate
     ce, balance, routed = 0, 0, []
-    for i, (group, share) in enumerate(groups_of(batch, n)):
+    groups = world.own([*enumerate(groups_of(batch, n))])
+    for i, (group, share) in groups:
         group = to_device(group)
         noise = task.noise(group, (train.seed, step, i))
         (ce_i, balance_i, _, seen), backward = task.loss(p, group, noise)
-        add_(g, backward(share, train.alpha / n, train.z_loss / n), first=i == 0)
+        add_(g, backward(share, train.alpha / n, train.z_loss / n), first=i == groups[0][0])
+        del backward                                        # and with it what it holds, before the next group needs as much
         ce, balance = ce + share * ce_i, balance + balance_i / n
         routed.append(seen)
-    norm = clip_global_norm_(grad, train.clip)
+    world.sum_(grad, task.shapes)
+    norm = clip_global_norm_(grad, train.clip, functools.partial(world.dot, task.shapes))
     ok = xp.isfinite(norm)
     applied = state.applied + ok
     lr = lr_schedule(step, train.warmup, train.lr, train.schedule, train.steps)
@@ -112,22 +118,24 @@ def routing(routed, batch):
                 expert_load={i: (n / max(n.sum(), 1)).tolist() for i, n in load.items()})
 
 
-def evaluate(task, theta, batches):
+def evaluate(task, theta, batches, world=ALONE):
     """The mean loss of host batches in nats per counted token: no capacity limit, nothing random."""
     p, total, counted = views(theta, task.shapes), 0.0, 0
-    for batch in batches:
+    for batch, weight in world.dealt(batches):
         (ce, _, _, _), _ = task.loss(p, to_device(batch), None)
-        total += float(host(ce)) * n_counted(batch)
-        counted += n_counted(batch)
+        n = weight * n_counted(batch)
+        total, counted = total + float(host(ce)) * n, counted + n
+    total, counted = world.totals(total, counted)
     return total / max(counted, 1)
 
 
-def fit(task, state, corpus, train, optimizer=ADAM, watch=routing):
+def fit(task, state, corpus, train, optimizer=ADAM, watch=routing, world=ALONE):
     """Train a task from the state to the last step: yields (state, record) after each, the record None between log events.
 
     corpus  has batch(seed, step, batch_size) and held_out(batch_size), as data.corpus.Corpus
     train   config.Train
     watch   what is read from a step's Seen.routed and its batch for a record: a dict
+    world   world.World, the processes that train together: all get the same records
 
     A record is what metrics.jsonl holds. val_loss is over the first EVAL_BATCHES batches of the held-out part, and null
     between evaluations and at the last step, whose caller may want all of it; seconds and tokens_per_second count steps only.
@@ -138,10 +146,11 @@ def fit(task, state, corpus, train, optimizer=ADAM, watch=routing):
     while state.step < train.steps:
         start = time.perf_counter()
         batch = corpus.batch(train.seed, state.step + 1, train.batch_size)
-        state, seen = train_step_(task, state, grad, batch, train, decay, optimizer)
+        state, seen = train_step_(task, state, grad, batch, train, decay, optimizer, world)
         last, evaluated = state.step == train.steps, state.step % train.eval_every == 0
         record = None
         if last or evaluated or state.step % train.log_every == 0:
+            seen = world.gathered(seen)
             record = dict(step=state.step, loss=float(host(seen.ce)), val_loss=None, aux_loss=float(host(seen.balance)),
                           **watch(seen.routed, batch), skipped=int(host(state.skipped)), lr=seen.lr,
                           grad_norm=float(host(seen.norm)))                   # waits for the device
@@ -150,7 +159,7 @@ def fit(task, state, corpus, train, optimizer=ADAM, watch=routing):
         if record:
             if evaluated and not last:
                 held_out = corpus.held_out(max(1, EVAL_TOKENS // max(batch["x"].shape[1], batch["y"].shape[1])))
-                record["val_loss"] = evaluate(task, state.theta, itertools.islice(held_out, EVAL_BATCHES))
+                record["val_loss"] = evaluate(task, state.theta, itertools.islice(held_out, EVAL_BATCHES), world)
             record |= dict(tokens_per_second=tokens / seconds, seconds=state.seconds)
             seconds, tokens = 0.0, 0
         yield state, record

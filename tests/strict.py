@@ -2,10 +2,12 @@
 
     backend.use(strict)
 
-Always an error: a host array that meets a device array; `float`, `int`, `bool`, `.item()`, `.tolist()` and `np.asarray`
-on a device array (`.get()` is the one way to the host); integer indices that are negative or out of range (CuPy wraps
-them); repeated targets of x[i] = v (CuPy writes any of them), but for the last row, the bin, which becomes nan; a NumPy
-float64 scalar that promotes float32; a function that CuPy lacks.
+Always an error: a host array that meets a device array, one of 0 dimensions, too, or a list; `float`, `int`, `bool`,
+`.item()`, `.tolist()` and `np.asarray` on a device array (`.get()` is the one way to the host); integer indices that are
+negative or out of range (CuPy wraps them); repeated targets of x[i] = v (CuPy writes any of them), but for the last row, the
+bin, which becomes nan; a NumPy float64 scalar that promotes float32; a function that CuPy lacks, a keyword or a kind of
+sorting; a condition of `where` and a first argument of `searchsorted` that are no arrays. tests/test_cupy.py compares the names
+with CuPy's, where that is installed.
 
 `with no_host_reads():` a training step. Then `.get()` is an error too, and so is whatever makes CuPy wait for a number:
 boolean-mask indexing, nonzero, unique, bincount.
@@ -40,6 +42,7 @@ FUNCTIONS = set(WAITS) | set("""
     sinh sort split sqrt square squeeze stack std subtract sum swapaxes take take_along_axis tan tanh tensordot
     tile trace transpose tri tril triu true_divide trunc var vdot vstack where zeros zeros_like
     """.split())
+LACKS = {"where", "initial", "subok", "signature"}        # keywords of NumPy's functions; copyto alone has a where in CuPy
 VALUES = set("""bool bool_ dtype e float16 float32 float64 floating inf int8 int16 int32 int64 integer nan newaxis pi
     uint8 uint16 uint32 uint64""".split())
 
@@ -103,12 +106,24 @@ def _call(function, *args, **kwargs):
     name = function.__name__
     given = [*_leaves(args), *_leaves(kwargs.values())]
     for a in given:
-        if isinstance(a, np.ndarray) and a.ndim:
+        if isinstance(a, np.ndarray):
             raise TypeError(f"{name}: a host array {a.shape} meets the device; say xp.asarray")
+    _check_arguments(function, name, args, kwargs)
     result = _device(function(*_host(args), **{key: _host(a) for key, a in kwargs.items()}))
     if "dtype" not in kwargs and name != "astype":
         _check_promotion(name, given, [*_leaves([result])])
     return result
+
+
+def _check_arguments(function, name, args, kwargs):
+    """What CuPy's function of this name does not take."""
+    lacking = set(kwargs) & LACKS - ({"where"} if name == "copyto" else set())
+    if lacking or kwargs.get("kind") not in (None, "stable"):
+        raise TypeError(f"{name}: CuPy takes no {', '.join(lacking) or 'such kind'}")
+    if isinstance(function, np.ufunc) and any(isinstance(a, (list, tuple)) for a in args):
+        raise TypeError(f"{name}: a list meets the device; say xp.asarray")
+    if name in ("where", "searchsorted") and not isinstance(args[0], Device):
+        raise TypeError(f"{name}: its first argument is no device array; say xp.asarray")
 
 
 def _check_promotion(name, given, results):

@@ -59,3 +59,39 @@ def test_host_gives_numpy_arrays(xp):
     assert type(read) is np.ndarray
     assert_equal(read, a)
     assert backend.host(a) is a
+
+
+def test_off_the_cpu_an_op_s_kernels_run_in_its_place():
+    """Chosen when it is called: the backend may be swapped after the decoration."""
+    def op(x, y=1):
+        return "the specification", x, y
+
+    both = backend.fuse(lambda x, y=1: ("kernels", x, y))(op)
+    backend.use("numpy")
+    assert both(2, y=3) == ("the specification", 2, 3) and both.__name__ == "op" and both.__wrapped__ is op
+    backend.use(types.ModuleType("other"))
+    assert both(2, y=3) == ("kernels", 2, 3)
+    backend.use("numpy")
+    assert both(2) == ("the specification", 2, 1)
+
+
+def test_a_kernel_is_made_once_by_an_array_module_that_can():
+    made = []
+
+    def fuse(lines):
+        made.append(lines)
+        return lambda *args: ("fused", *args)
+
+    def lines(x, y):
+        return x + y
+
+    sum_of = backend.kernel(lines)
+    other = types.ModuleType("other")
+    other.fuse = fuse
+    for module in np, types.ModuleType("without"):
+        backend.use(module)
+        assert sum_of(1, 2) == 3 and not made
+    backend.use(other)
+    assert sum_of(1, 2) == ("fused", 1, 2) == sum_of(1, 2) and made == [lines]
+    backend.use("numpy")
+    assert sum_of(1, 2) == 3 and sum_of.__name__ == "lines"

@@ -197,11 +197,11 @@ def test_decorated_ops_take_arguments_by_name(threads):
     assert_close(cores.split("x", piece=128)(scaled)(**args)[0], scaled(**args)[0])
     assert_close(cores.split("x", piece=128)(scaled)(args["x"], None, p=args["p"], c=args["c"])[0], scaled(**args)[0])
     x = xp.ones(3)
-    cores.fuse(f_)(x, rate=0.25)
+    cores.piecewise(f_)(x, rate=0.25)
     assert (host(x) == 0.25).all()
 
 
-# dot and fuse
+# dot and piecewise
 
 @pytest.mark.parametrize("n", [0, 1, 17, (1 << 20) + 3])
 def test_dot_is_the_sum_of_the_products(n, threads):
@@ -212,21 +212,21 @@ def test_dot_is_the_sum_of_the_products(n, threads):
 
 
 @pytest.mark.parametrize("n", [5, cores.LINE, cores.LINE + 1, 3 * cores.LINE + 17])
-def test_fuse_runs_an_elementwise_op_in_place(n, threads):
+def test_piecewise_runs_an_elementwise_op_in_place(n, threads):
     def decay_(x, g, rate):
         x *= 1 - rate
         x += rate * g
     x, g = xp.asarray(normal(n)), xp.asarray(normal(n, seed=1))
     expected = host(x) * (1 - 0.25) + 0.25 * host(g)
-    assert cores.fuse(decay_)(x, g, 0.25) is None and cores.fuse(decay_).__name__ == "decay_"
+    assert cores.piecewise(decay_)(x, g, 0.25) is None and cores.piecewise(decay_).__name__ == "decay_"
     assert_close(x, expected, 1e-15)
 
 
-def test_fuse_takes_numbers_of_0_dimensions_whole(threads):
+def test_piecewise_takes_numbers_of_0_dimensions_whole(threads):
     def scale_(x, c):
         x *= c
     x = xp.ones(2 * cores.LINE)
-    cores.fuse(scale_)(x, xp.asarray(np.array(3.0)))
+    cores.piecewise(scale_)(x, xp.asarray(np.array(3.0)))
     assert (host(x) == 3).all()
 
 

@@ -173,6 +173,14 @@ def test_what_cannot_be_counted_is_refused(argv, words, capsys):
 
 
 @not_strict
+def test_what_does_not_belong_to_planning_has_no_lines_of_it(capsys):
+    """Options of chips are --plan's alone; the rest of the command is as without it."""
+    plain = said(capsys, "--preset", "switch", "--chips", 4)
+    assert "| strategy" not in plain and "| strategy" in said(capsys, "--plan", "--preset", "switch", "--chips", 4)
+    assert not {title for title, _ in count.all_tables()} & {title for title, _ in count.published(0.5)}
+
+
+@not_strict
 def test_help_lists_the_presets(capsys):
     assert call(count, "--help") == 0
     text = re.sub(r"-\s+", "-", capsys.readouterr().out)                      # argparse breaks names at their hyphens

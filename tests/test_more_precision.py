@@ -6,7 +6,7 @@ import pytest
 import sample
 import train
 from minimoe import config as configs
-from minimoe import model, moe, ops, router, step
+from minimoe import kernels, model, moe, ops, router, step
 from minimoe.backend import xp
 from minimoe.more import precision
 from minimoe.more.precision import bfloat16, grid, low, round_bfloat16
@@ -34,7 +34,7 @@ def every_float():
     return (upper | np.uint32([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF])).view(np.float32)
 
 
-@pytest.mark.parametrize("op", [round_bfloat16, grid])
+@pytest.mark.parametrize("op", [round_bfloat16, grid, kernels.grid])
 def test_rounding_is_what_ml_dtypes_does(op):
     x = every_float()
     y, expected = host(op(device(x))[0]), nearest(x)
@@ -63,7 +63,7 @@ def test_rounding_leaves_its_argument_and_other_kinds_alone():
 
 def test_a_low_product_takes_and_gives_bfloat16():
     x, W, dy = (normal(*shape, seed=i).astype(np.float32) for i, shape in enumerate([(5, 4), (4, 3), (5, 3)]))
-    y, backward = low(ops.linear)(*device((x, W)))
+    y, backward = low(precision.products.linear)(*device((x, W)))
     dx, dW = backward(device(dy))
     assert_close(y, nearest(nearest(x) @ W), 1e-6)
     assert_close(dx, nearest(nearest(dy) @ W.T), 1e-6)
@@ -148,6 +148,7 @@ def test_without_rounding_it_is_the_core(name, level):
 def test_gradients_of_the_low_pieces_agree_with_differences():
     check(precision.softmax, normal(4, 5))
     check(precision.product, normal(2, 3, 4), normal(2, 4, 5))
+    check(precision.products.linear, normal(2, 5, 3), normal(3, 7))
     check(precision.expert_ffn, normal(2, 3, 4), normal(2, 4, 6), normal(2, 6, 4))
 
 

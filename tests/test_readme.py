@@ -3,6 +3,7 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +21,10 @@ def section(name):
 
 
 def commands():
-    """Every line of a code block that calls python train.py or sample.py, what stands before it cut off."""
+    """Every line of a code block that calls python train.py or sample.py in one process, what stands before it cut off."""
     blocks = re.findall(r"^ *```[a-z]*\n(.*?)^ *```", README, re.M | re.S)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
-    calls = [re.search(r"python (train|sample)\.py.*", line) for line in lines]
+    calls = [re.search(r"python (train|sample)\.py.*", line) for line in lines if not line.startswith("mpiexec")]
     return [call[0] for call in calls if call]
 
 
@@ -66,7 +67,8 @@ def test_the_students_commands_run(tmp_path):
 def test_the_map_in_the_package_names_every_file_of_the_core():
     import minimoe
     named = set(re.findall(r"^    ([a-z_]+\.py) ", minimoe.__doc__, re.M))
-    tools = "__init__ command run watch history plot count_papers count_costs bench bench_measure bench_torch".split()
+    tools = """__init__ command run watch history plot memory count_papers count_costs count_plan count_report bench bench_cases bench_machine
+        bench_measure bench_peer bench_torch""".split()
     assert named | {f"{name}.py" for name in tools} == {p.name for p in (ROOT / "minimoe").glob("*.py")}
 
 
@@ -76,7 +78,7 @@ def test_there_are_commands_in_the_readme():
 
 @pytest.mark.parametrize("command", [c for c in commands() if "train.py" in c and "--resume" not in c])
 def test_training_commands_run_in_their_quick_form(command, tmp_path):
-    words = shlex.split(command)[2:]
+    words = ["numpy" if word == "cupy" else word for word in shlex.split(command)[2:]]
     given = {word for word in words if word.startswith("--")}
     quick = list(zip(QUICK[::2], QUICK[1::2]))
     for name, number in quick:                                        # what the command sets is set anew, smaller
@@ -178,4 +180,19 @@ def test_the_techniques_run_one_after_the_other(tmp_path):
 @pytest.mark.parametrize("call", re.findall(r"`python -m minimoe\.count [^`]*`|`(?:python -m minimoe\.)?count --[^`]*`", README))
 def test_counting_commands_run(call):
     done = subprocess.run([sys.executable, *shlex.split(call.strip("`"))[1:]], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
-    assert done.returncode == 0 and "parameters" in done.stdout, done.stderr
+    assert done.returncode == 0 and re.search("parameters|all-to-all", done.stdout), done.stderr
+
+
+def test_several_processes_train_and_one_goes_on(tmp_path):
+    """The section's commands, in its order, small: train on two, resume on one, sample."""
+    text = README.split("## Several processes")[1].split("\n## ")[0]
+    lines = [line.strip() for line in text.splitlines() if re.match(r"(mpiexec -n 2 )?python (train|sample)\.py", line.strip())]
+    assert [line.split()[0] for line in lines] == ["mpiexec", "python", "python"]
+    mpiexec = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if not mpiexec:
+        pytest.skip("mpiexec is not installed")
+    for line, quick in zip(lines, (QUICK, [], ["--tokens", "5"])):
+        words = [{"mpiexec": mpiexec, "python": sys.executable}.get(word, word) for word in shlex.split(line)]
+        words = [str(ROOT / word) if word in ("train.py", "sample.py") else word for word in words]
+        done = subprocess.run([*words, *quick], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=120)
+        assert done.returncode == 0, done.stderr

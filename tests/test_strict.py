@@ -42,14 +42,30 @@ def test_asarray_copies_to_the_device():
     lambda: x() + HOST, lambda: HOST + x(), lambda: HOST @ x(), lambda: strict.exp(HOST), lambda: x() * [1, 2, 3, 4],
     lambda: strict.concatenate([x(), HOST]), lambda: strict.where(HOST > 1, x(), 0), lambda: operator.iadd(x(), HOST),
     lambda: operator.setitem(x(), slice(None), HOST), lambda: x()[np.array([0, 1])], lambda: x()[[0, 1]],
-    lambda: x() > HOST])
+    lambda: x() > HOST, lambda: x() * np.array(2.0), lambda: np.array(2.0) - x(), lambda: strict.maximum(x(), np.array(0)),
+    lambda: strict.maximum(x(), [1, 2, 3, 4]), lambda: strict.where(True, x(), 0), lambda: strict.searchsorted((0, 2), x())])
 def test_a_host_array_does_not_meet_the_device(mix):
     with pytest.raises(TypeError, match="asarray"):
         mix()
 
 
-def test_python_numbers_and_0_dimensions_do():
-    assert (x() + 1 + np.array(2.0) + x().sum()).get().tolist() == [9, 10, 11, 12]
+def test_numbers_and_device_arrays_of_0_dimensions_do():
+    assert (x() + 1 + np.float64(2.0) + x().sum()).get().tolist() == [9, 10, 11, 12]
+
+
+@pytest.mark.parametrize("lacking", [
+    lambda: x().max(initial=0), lambda: strict.sum(x(), where=x() > 1), lambda: strict.exp(x(), where=x() > 1),
+    lambda: x().argsort(kind="quicksort"), lambda: strict.sort(x(), kind="heapsort"), lambda: strict.empty_like(x(), subok=True)])
+def test_keywords_that_cupy_lacks_are_an_error(lacking):
+    with pytest.raises(TypeError, match="CuPy takes no"):
+        lacking()
+
+
+def test_keywords_that_it_has_are_none():
+    a = x()
+    strict.copyto(a, 7, where=a > 1)
+    assert a.get().tolist() == [0, 1, 7, 7] and strict.argsort(-a, kind="stable").get().tolist() == [2, 3, 1, 0]
+    assert strict.searchsorted(x(), 1.5, side="right").get() == 2 and strict.exp(a, out=a) is not None
 
 
 @pytest.mark.parametrize("read", [

@@ -12,15 +12,16 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "minimoe"
 
 # in reading order; tools around the core; by subject, never imported by the core
-CORE = "backend cores config params ops attention load router moe model optim step checkpoint generate".split()
-TOOLS = "count_papers count_costs command count watch run bench_torch bench_measure bench history plot view doctor".split()
+CORE = "backend kernels cores config params ops attention load router moe model optim world step checkpoint generate".split()
+TOOLS = "count_papers count_costs count_plan count_report memory command count watch run bench_cases bench_machine bench_peer bench_torch bench_measure bench history plot view doctor".split()
 FOLDERS = "data t5 more parallel lessons grade".split()
-COMMANDS = {"finetune", "export", "bench_hf", "distil", "upcycle", "quality", "mixture", "fewshot", "study"}      # of the folders
+COMMANDS = {"finetune", "export", "bench_hf", "distil", "upcycle", "quality", "mixture", "fewshot", "study", "scaling"}      # of the folders
 TOP = {"minimoe", "tests", "train.py", "sample.py", "README.md", "requirements.txt", "LICENSE", ".gitignore", ".ci"}
 
 NUMPY = {"backend.py", "checkpoint.py", "generate.py"}                        # the core's border works on the host
-OTHERS = {"cores.py": {"threadpoolctl"}, "bench.py": {"threadpoolctl"}, "bench_measure.py": {"threadpoolctl"},
+OTHERS = {"cores.py": {"threadpoolctl"}, "bench_machine.py": {"threadpoolctl"}, "bench_peer.py": {"torch"},
           "bench_torch.py": {"torch"}, "t5/bench_hf.py": {"torch", "transformers"},
+          "parallel/engines.py": {"mpi4py"}, "parallel/ranks.py": {"mpi4py"}, "parallel/launch.py": {"mpi4py", "threadpoolctl"},
           "t5/hf_tensors.py": {"safetensors"}, "t5/vocabulary.py": {"sentencepiece"}}
 
 LINES, CODE = 220, 45                                                         # of a file; of a function's code
@@ -64,7 +65,7 @@ def module_of(path):
 
 @pytest.mark.parametrize("path", FILES, ids=names)
 def test_a_file_imports_only_what_stands_above_it(path):
-    """And the tools import the core and the data; within a folder the files may import each other."""
+    """And the tools import the core and the data, and the bench a precision; within a folder the files may import each other."""
     me = module_of(path)
     if me == "__init__":
         assert not [own for own, _ in imports(path) if own], "the map imports nothing"
@@ -73,7 +74,7 @@ def test_a_file_imports_only_what_stands_above_it(path):
         if own is None or not own:
             continue
         same = own.split(".")[0] == me.split(".")[0] and ("." in me or me in FOLDERS)
-        tool = me in TOOLS and own.split(".")[0] == "data"
+        tool = me in TOOLS and own.split(".")[0] == "data" or (me, own) == ("bench_measure", "more.precision")
         assert same or tool or room(own) < room(me), f"{me} imports {own}, which stands below it"
 
 

@@ -30,7 +30,7 @@ class Exercise(NamedTuple):
     @property
     def arguments(self):
         """The names of its arguments, without those that have a default and no probe gives."""
-        return tuple(p for p in inspect.signature(self.reference).parameters if p not in ("ok",))
+        return tuple(p for p in inspect.signature(self.reference).parameters if p not in ("ok", "dot"))
 
     @property
     def signature(self):

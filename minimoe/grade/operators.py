@@ -29,6 +29,7 @@ EQUIVALENT = {
     ("else (0, 0, 0)", "else (1, 0, 0)"): "an empty queue has no rows",
     ("rows.start < rows.stop", "rows.start <= rows.stop"): "an empty queue is served, and nothing comes of it",
     ("C is None or reads_are_free()", "C is None and reads_are_free()"): "both ways give the same",
+    ("expert_ffn(h.reshape(len(W1)", "expert_ffn(h.reshape(len(W1)"): "on NumPy the queues are always known",
     ("kept=slots < n_slots", "kept=slots <= n_slots"): "what is seen is no result; without a limit padding fills the last slot",
     ("W.shape[1] < 2", "W.shape[1] <"): "only refuses more",
     ("gates[:, 1] <= noise", "gates[:, 1] < noise"): "a tie of random numbers",

@@ -17,7 +17,7 @@ PRELUDE = {
     "reads_are_free": "def reads_are_free():\n    return True",
     "host": "def host(a):\n    return np.asarray(a)",
 }
-DECORATORS = ("split", "fuse")  # of speed alone: they are left out
+DECORATORS = ("split", "piecewise", "fuse")      # of speed alone: they are left out
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """The papers' further techniques, one a file, built on the core, which knows their names alone.
 
-precision.py         bfloat16 on its grid, selective precision
+precision.py         bfloat16 on its grid, selective precision; products.py: by a GPU's 16-bit units where they give the same
 explore.py, ntlb.py  routers that try other experts; routers.py enters them among router.ROUTERS
 switch_attention.py  queries, keys and values from experts
 kinds.py             what train.py can train, and what a checkpoint can hold

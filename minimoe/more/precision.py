@@ -5,15 +5,17 @@ product takes bfloat16 and gives bfloat16, and so does every sublayer; sums with
 weights, their gradients' sums and the moments are float32 (Switch, Sec. 2.4; GLaM: float32 weights, bfloat16 activations).
 
 Departs: sums inside an op are never bfloat16, as hardware has it; norms are float32 inside, where the paper does not say.
-On a GPU, too, this is emulation: the same numbers, no sooner.
+On a GPU the numbers are stored in float32, too; but its 16-bit units multiply them, where they are found to give the same.
 """
 import functools
 import importlib.util
 
-from .. import attention, model, moe, ops, router
-from ..backend import xp
+from .. import attention, kernels, model, moe, ops, router
+from ..backend import fuse, xp
 from ..config import expect
 from ..cores import split
+from . import products
+from .products import matmul, product
 from .routers import ROUTERS
 
 
@@ -39,6 +41,7 @@ def round_bfloat16(x):
 
 
 @split("x", piece=1 << 17)
+@fuse(kernels.grid)
 def grid(x):
     """round_bfloat16 in fewer passes."""
     bits = x.view(xp.uint32)
@@ -92,14 +95,6 @@ def softmax(x):
     return p, backward
 
 
-def product(a, W):
-    """y = a W: a matrix for each expert.   (E, C, D), (E, D, F) -> (E, C, F)"""
-    def backward(dy):
-        return dy @ W.mT, a.mT @ dy
-
-    return a @ W, backward
-
-
 def expert_ffn(h, W1, W2):
     """moe.expert_ffn of low products."""
     a, back1 = low(product)(h, W1)
@@ -119,14 +114,14 @@ def low_attention(q, k, v, bias, mask, scale):
 
     bias  with -inf where a query may not look    mask, scale  None and 1, as causal_attention has them
     """
-    a, back_softmax = ops.softmax(bfloat16((k @ q.mT).mT + bias))
+    a, back_softmax = ops.softmax(bfloat16(matmul(k, q.mT).mT + bias))
     a = bfloat16(a)
 
     def backward(dy):
-        ds = bfloat16(back_softmax(bfloat16((v @ dy.mT).mT)))
-        return *bfloat16((ds @ k, ds.mT @ q, a.mT @ dy)), ds.sum(0)
+        ds = bfloat16(back_softmax(bfloat16(matmul(v, dy.mT).mT)))
+        return *bfloat16((matmul(ds, k), matmul(ds.mT, q), matmul(a.mT, dy))), ds.sum(0)
 
-    return bfloat16(a @ v), backward
+    return bfloat16(matmul(a, v)), backward
 
 
 def again(module, **names):
@@ -153,19 +148,33 @@ def low_route(route):
 
 def low_routers(precision):
     """ROUTERS for a precision: selective ones compute in float32, as they are; the core's can in bfloat16, too."""
-    low_router = again(router, linear=low(ops.linear), softmax=softmax)
+    low_router = again(router, linear=low(products.linear), softmax=softmax)
     entries = {"selective": ROUTERS, "bfloat16": low_router.ROUTERS}[precision]
     return {name: entry._replace(route=low_route(entry.route)) for name, entry in entries.items()}
 
 
 @functools.cache
+def low_moe():
+    """moe.py with experts in bfloat16."""
+    return again(moe, relu_ffn=again(ops, linear=low(products.linear)).relu_ffn, expert_ffn=expert_ffn)
+
+
+def served(precision):
+    """moe.served in a precision."""
+    return moe.served if precision == "float32" else low_moe().served
+
+
+@functools.cache
 def core(precision):
-    """model.py for a precision other than float32."""
-    linear, low_ops = low(ops.linear), again(ops, linear=low(ops.linear))
+    """model.py for a precision."""
+    if precision == "float32":
+        return model
+    products.has_16_bit_units(xp.module)                                      # tried now: a step waits for no device
+    linear, low_ops, sparse = low(products.linear), again(ops, linear=low(products.linear)), low_moe()
     low_heads = again(attention, linear=linear, attention=low_attention)
-    low_moe = again(moe, relu_ffn=low_ops.relu_ffn, expert_ffn=expert_ffn)
     copy = again(model, linear=linear, relu_ffn=low_ops.relu_ffn, geglu_ffn=low_ops.geglu_ffn, ROUTERS=low_routers(precision),
-                 self_attention=low(low_heads.self_attention), moe_layer=low(low_moe.moe_layer, many=True))
+                 self_attention=low(low_heads.self_attention), relu_experts=sparse.relu_experts,
+                 moe_layer=low(sparse.moe_layer, many=True))
     vars(copy).update(dense_ffn=low(copy.dense_ffn), sparse_ffn=low(copy.sparse_ffn, many=True), tied_head=low(copy.tied_head))
     copy.decoder = low_weights(copy.decoder, precision)
     return copy
@@ -192,13 +201,11 @@ def low_weights(decoder, precision):
 
 def decoder(precision):
     """model.decoder in a precision: float32, bfloat16, or selective, which is bfloat16 but for the routers."""
-    return model.decoder if precision == "float32" else core(precision).decoder
+    return core(precision).decoder
 
 
 def task(cfg, precision):
     """The language model as a task in a precision, as in `decoder`.   Raises ValueError where a router has no bfloat16"""
-    if precision == "float32":
-        return model.task(cfg)
     expect(cfg.router in core(precision).ROUTERS or cfg.sparse == "none", "precision", precision,
            f"float32 or selective beside --router {cfg.router}")
     return core(precision).task(cfg)

@@ -1,0 +1,91 @@
+"""The experts of a sparse layer, spread over processes.
+
+n processes of a group   E experts, E/n on each   C slots of an expert in one process's queues   D model width
+"""
+import numpy as np
+
+from ..backend import xp
+from ..cores import reads_are_free
+from ..moe import filled, served
+
+
+def collect(buffer, lengths):
+    """The filled slots of a buffer: expert after expert, and of each the queue of process 0 first.
+
+    buffer  (n, E/n, C, D) float    lengths  (n, E/n) int, on the host: how many slots of each queue are filled
+    rows    (sum of lengths, D) float
+    """
+    n, E, C, D = buffer.shape
+    if (lengths == C).all():
+        return buffer.transpose(1, 0, 2, 3).reshape(-1, D)
+    return xp.concatenate([buffer[i, e, :lengths[i, e]] for e in range(E) for i in range(n)])
+
+
+def spread(rows, lengths, C):
+    """collect turned round: the rows back in their slots, 0 in the empty ones. What follows the last row of a queue is left out.
+
+    (sum of lengths or more, D) -> (n, E/n, C, D)
+    """
+    (n, E), D, start = lengths.shape, rows.shape[-1], 0
+    rows = rows.reshape(-1, D)[:lengths.sum()]
+    if (lengths == C).all():
+        return rows.reshape(E, n, C, D).transpose(1, 0, 2, 3).copy()
+    buffer = xp.zeros((n, E, C, D), rows.dtype)
+    for e in range(E):
+        for i in range(n):
+            stop = start + lengths[i, e]
+            buffer[i, e, :lengths[i, e]] = rows[start:stop]
+            start = stop
+    return buffer
+
+
+def queues_of(lengths):
+    """The rows of each expert in what `collect` gives: E/n slices."""
+    ends = np.cumsum(lengths.sum(0)).tolist()
+    return [slice(start, stop) for start, stop in zip([0, *ends], ends)]
+
+
+def sharded_experts(engine, serve=served):
+    """What relu_experts computes, where each of n processes has E/n of the experts and tokens of its own.
+
+    Switch Transformer, Sec. 5.4 and App. F; GShard, Sec. 3: all-to-all turns the axis of experts into one of tokens,
+        (E, C, D) = (n, E/n, C, D)  of this process's tokens, row j for process j's experts
+                 -> (n, E/n, C, D)  of this process's experts, row i with process i's tokens
+                 -> (E/n, n C, D)   experts as ever, and the same way back: two all-to-alls forward, two backward
+
+    engine   of engines.py
+    serve    what the experts compute, as moe.served
+    experts  (h, seen, W1, W2, C) -> o, backward, as moe.relu_experts; W1, W2 are (E/n, ...), those of this process
+
+    Departs: where lengths are free to read, they are exchanged first, and then no empty slot is multiplied. Without a capacity
+    limit C becomes the longest of all queues.
+    """
+    def experts(h, seen, W1, W2, C):
+        n, local = engine.n, len(W1)
+        known = C is None or reads_are_free()
+        queues = filled(seen["queue"], seen["kept"], n * local, C) if known else [slice(0, C)] * n * local
+        sent = np.array([rows.stop - rows.start for rows in queues]).reshape(n, local)
+        received, room = engine.lengths(sent) if known else (sent, C)
+        room = C or room
+
+        def there(rows):
+            """Rows of this process's tokens -> rows of its experts."""
+            buffer = rows if C else spread(rows, sent.reshape(1, -1), room)
+            return collect(engine.exchange(buffer.reshape(n, local, room, rows.shape[-1])), received)
+
+        def back(rows):
+            """Rows of its experts -> rows of its tokens."""
+            D = rows.shape[-1]
+            buffer = engine.exchange(spread(rows, received, room)).reshape(1, n * local, room, D)
+            rows = buffer.reshape(-1, D) if C else collect(buffer, sent.reshape(1, -1))
+            return rows if C else xp.concatenate([rows, xp.zeros((len(h) - len(rows), D), rows.dtype)])
+
+        y, back_serve = serve(there(h), queues_of(received) if known else None, W1, W2)
+
+        def backward(dy):
+            dh, dW1, dW2 = back_serve(there(dy).reshape(y.shape))
+            return back(dh), dW1, dW2
+
+        return back(y), backward
+
+    return experts

@@ -1,0 +1,112 @@
+"""From the command line to the processes that mpiexec has started, and how a job of several ends.
+
+Whatever ends one of them ends all, with one sentence; what was saved is whole.
+"""
+import contextlib
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+import threadpoolctl
+
+from .. import command
+from ..world import ALONE
+
+PACKAGE = Path(__file__).parent.parent
+# what mpiexec tells a process of how many there are, and which it is: MPICH and its kin, Open MPI
+LAUNCHERS = {"PMI_SIZE": "PMI_RANK", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
+MISSING = "several processes need mpi4py and an MPI library ({}); expected both: pip install mpi4py mpich"
+WINDOWS = "several processes on Windows; expected one there: --accumulate N computes what N processes do, and WSL has mpiexec"
+
+
+def launched():
+    """How many processes mpiexec has started, and which of them this is: 1 and 0 without it."""
+    for n, rank in LAUNCHERS.items():
+        if n in os.environ:
+            return int(os.environ[n]), int(os.environ.get(rank, 0))
+    return 1, 0
+
+
+def exit_code(program, work, argv=None):
+    """command.exit_code of work(argv, world), where process 0 speaks for all."""
+    _, rank = launched()
+    if rank:
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
+    return command.exit_code(program, in_world, program, work, argv)
+
+
+def in_world(program, work, argv):
+    """work(argv, world) in the world of this process. An error that the others do not know of ends them, too."""
+    world = join()
+    if world is ALONE:
+        return work(argv, world)
+    from .ranks import Agreed
+    try:
+        return work(argv, world)
+    except (Agreed, SystemExit):
+        raise
+    except KeyboardInterrupt:
+        world.comm.Abort(130)
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"{program}: process {world.rank}: {' '.join(str(error).split()) or 'not enough memory'}", file=sys.__stderr__)
+        world.comm.Abort(2)
+    except Exception:
+        traceback.print_exc(file=sys.__stderr__)
+        world.comm.Abort(1)
+
+
+def join():
+    """The world of this process: ALONE, or, where mpiexec has started several, one with all of them.
+
+    Raises ValueError where they cannot meet, or are of different versions.
+    """
+    if launched()[0] == 1:
+        return ALONE
+    if os.name == "nt":
+        raise ValueError(WINDOWS)
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(MISSING.format(str(error).splitlines()[0])) from None
+    from .ranks import Ranks
+    world = Ranks(MPI.COMM_WORLD)
+    share_cores(world.comm.Split_type(MPI.COMM_TYPE_SHARED).size)
+    world.same({"Python": platform.python_version(), "NumPy": np.__version__, "minimoe's code with the hash": code_hash()})
+    return world
+
+
+def share_cores(n):
+    """Let BLAS, and with it cores.py, use one n-th of its threads: n processes work on this machine."""
+    for lib in threadpoolctl.threadpool_info():
+        threadpoolctl.threadpool_limits(max(1, lib["num_threads"] // n), lib["user_api"])
+
+
+def code_hash():
+    """Tells one version of this package from another."""
+    code = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        code.update(path.read_bytes())
+    return code.hexdigest()[:12]
+
+
+# below the bar; in a session of its own it outlives the others, also where they are killed: then nobody says goodbye
+WATCHER = "import sys; said = sys.stdin.read(); said or print('\\n' + sys.argv[1], file=sys.stderr)"
+
+
+@contextlib.contextmanager
+def watched(world, sentence):
+    """Inside, where this process is killed, which mpiexec does to all when one of them ends, the sentence is said on stderr."""
+    if world.size == 1 or world.rank:
+        yield
+        return
+    watcher = subprocess.Popen([sys.executable, "-I", "-S", "-c", WATCHER, sentence], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            watcher.communicate(b"goodbye")

@@ -1,0 +1,164 @@
+"""The grid of processes that share a run, and what each of them keeps.
+
+n processes = data ways x expert ways   E experts, E/ways on each process   P parameters
+
+Switch Transformer, Sec. 5 and Fig. 9:
+    ways = 1    data parallelism: every process has the whole model, and groups of tokens of its own
+    ways = n    expert and data parallelism: each has experts of its own, too, and all else whole
+    between     n/ways copies of each expert: processes 0 ... ways-1 have all experts once, and so have the next ones
+"""
+import dataclasses
+import itertools
+
+import numpy as np
+from mpi4py import MPI
+
+from ..backend import host, xp
+from ..config import expect
+from ..cores import dot
+from ..params import leaves, n_shared, size
+from ..world import World
+from .engines import engine, take_gpu
+from .tasks import check_experts, spread_task
+
+
+class Agreed(ValueError):
+    """A refusal that all processes know of: each of them ends by itself."""
+
+
+class Ranks(World):
+    """World for the processes of a communicator of mpi4py.   ways  over how many of them the experts are spread"""
+
+    def __init__(self, comm, ways=1):
+        self.comm, self.rank, self.size, self.ways = comm, comm.rank, comm.size, ways
+        self.everybody = engine(comm)
+        self.together = engine(comm.Split(comm.rank // ways))                 # those that have each expert once
+        self.copies = engine(comm.Split(comm.rank % ways))                    # those that have the same experts
+
+    def split(self, ways):
+        self.agree(check_grid, ways, self.size)
+        self.agree(take_gpu, self.comm.Split_type(MPI.COMM_TYPE_SHARED).rank)
+        return Ranks(self.comm, ways)
+
+    def describe(self, configs):
+        groups, cfg = configs["train"].accumulate // self.size, configs["model"]
+        spread = f"{cfg.n_experts // self.ways} of {cfg.n_experts} experts on each, all copied {self.size // self.ways} times"
+        yield (f"{self.size} processes, each with {groups} of the {groups * self.size} groups of a step"
+               + f"; {spread}" * (self.ways > 1))
+
+    def task(self, kind, configs):
+        return kind.task(configs) if self.ways == 1 else spread_task(kind, configs, self.together)
+
+    def own(self, groups):
+        n = len(groups) // self.size
+        return groups[self.rank * n:][:n]
+
+    def dealt(self, batches):
+        batches = iter(batches)
+        while together := [*itertools.islice(batches, self.size)]:
+            there = self.rank < len(together)
+            yield together[self.rank if there else 0], int(there)
+
+    def sum_(self, grad, shapes):
+        shared = n_shared(shapes) if self.ways > 1 else len(grad)
+        self.everybody.sum_(grad[:shared])
+        self.copies.sum_(grad[shared:])
+
+    def dot(self, shapes, a, b):
+        if self.ways == 1:
+            return dot(a, b)
+        shared = n_shared(shapes)
+        of_experts = dot(a[shared:], b[shared:]).reshape(1)
+        self.together.sum_(of_experts)
+        return dot(a[:shared], b[:shared]) + of_experts[0]
+
+    def totals(self, *numbers):
+        return [sum(of_one) for of_one in zip(*self.comm.allgather(numbers))]
+
+    def gathered(self, seen):
+        groups = [group for some in self.comm.allgather(arrays(host, seen.routed)) for group in some]
+        ce, balance = self.totals(float(host(seen.ce)), float(host(seen.balance)))
+        return seen._replace(ce=ce, balance=balance, routed=arrays(xp.asarray, groups))
+
+    def first(self, value):
+        return self.comm.bcast(value)
+
+    def any(self, flag):
+        return any(self.comm.allgather(flag))
+
+    def agree(self, work, *args):
+        result = why = left = None
+        try:
+            result = work(*args)
+        except SystemExit as error:                                           # the options' parser has said why
+            left, why = error, "its options are refused"
+        except (ValueError, OSError, MemoryError) as error:
+            why = str(error) or type(error).__name__
+        said = self.comm.allgather(why)
+        if left:
+            raise left
+        for rank, why in enumerate(said):
+            if why:
+                raise Agreed(why if said == [why] * self.size else f"process {rank}: {why}")
+        return result
+
+    def same(self, facts):
+        everybody = self.comm.allgather(dict(named(facts)))
+        for (rank, other), name in itertools.product(enumerate(everybody), set().union(*everybody)):
+            a, b = (of.get(name, "not given") for of in (everybody[0], other))
+            if a != b:
+                raise Agreed(f"process {rank} has {name} {b}, process 0 {a}; expected the same for all")
+
+    def part(self, kind, configs, state):
+        check_experts(kind, configs, self.ways)
+
+        def cut(whole, n):
+            shared = n - own_length(len(whole), n, self.ways)
+            start = shared + self.rank % self.ways * (n - shared)
+            return xp.concatenate([whole[:shared], whole[start:start + n - shared]])
+
+        parts = map(cut, (state.theta, state.m, state.v), lengths(kind, configs, self.task(kind, configs).shapes))
+        return state._replace(**dict(zip(("theta", "m", "v"), parts)))
+
+    def whole(self, kind, configs, state):
+        if self.rank >= self.ways:
+            return None                                                       # what it has, an earlier one has, too
+
+        def join(part, n):
+            own = own_length(n, len(part), self.ways)
+            part = host(part)
+            owned = self.together.comm.gather(part[len(part) - own:])
+            return None if self.rank else np.concatenate([part[:len(part) - own], *owned])
+
+        wholes = [join(*pair) for pair in zip((state.theta, state.m, state.v), lengths(kind, configs, kind.task(configs).shapes))]
+        return None if self.rank else state._replace(**dict(zip(("theta", "m", "v"), wholes)))
+
+
+def check_grid(ways, size):
+    """Raises ValueError where `size` processes cannot be cut into rows of `ways`."""
+    expect(1 <= ways <= size and size % ways == 0, "expert_parallel", ways, f"a divisor of the {size} processes")
+
+
+def lengths(kind, configs, shapes):
+    """The lengths of a state's theta, m and v under a layout."""
+    return size(shapes), *kind.optimizer(configs).sizes(shapes)
+
+
+def own_length(n_whole, n_local, ways):
+    """How many numbers of a process's vector are of its own experts: n_whole = shared + ways own, n_local = shared + own."""
+    return (n_whole - n_local) // (ways - 1) if ways > 1 else 0
+
+
+def arrays(f, routed):
+    """f of every array that routers have seen.   routed  as in step.Seen"""
+    return [{i: {name: f(a) for name, a in layer.items()} for i, layer in group.items()} for group in routed]
+
+
+def named(facts):
+    """(name, text) of each fact: of a dict, or a configuration, each of its options."""
+    for name, fact in facts.items():
+        if isinstance(fact, dict):
+            options = {key: dataclasses.asdict(x) if dataclasses.is_dataclass(x) else x for key, x in fact.items()}
+            yield from (("--" + path[-1].replace("_", "-"), str(value)) for path, value in leaves(options))
+        else:
+            yield name, str(fact)
