@@ -2,7 +2,7 @@
 import sys
 import warnings
 
-from minimoe import backend, command, config, memory, run
+from minimoe import backend, command, config, run
 from minimoe.data import tokenizer
 from minimoe.generate import generate
 from minimoe.params import views
@@ -21,7 +21,7 @@ def options(argv):
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, with its options")
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="array module [numpy]")
     parser.add_argument("--expert-parallel", type=int, default=1, metavar="N",
-                        help="processes, started by mpiexec, over which the experts are spread; a step's data are shared by all [1]")
+                        help="of the processes that mpiexec has started, over how many the experts are spread [1]")
     preset, optimizer = command.early(argv, "preset", "optimizer")
     kind, start = PRESETS.get(preset, PRESETS["switch"])
     start = start_of(kind, start, optimizer)
@@ -36,8 +36,6 @@ def prepare(argv):
     run.check_length(given)
     backend.use(given["backend"])
     configs = None if given["resume"] else config.from_options(start | given, kind.groups)
-    if configs:
-        memory.check(kind, configs)
     return kind, configs, given, folder
 
 

@@ -48,11 +48,12 @@ def save(folder, state, configs, digest, kind="lm"):
     replace(Path(folder) / NAME, lambda file: np.savez(file, meta=json.dumps(meta), **arrays))
 
 
-def load(folder, kinds):
+def load(folder, kinds, part=None):
     """What `save` wrote: kind, state, configs, digest.
 
     folder  a run's --out
     kinds   run.Kinds, whose configurations and layouts it may have
+    part    function  (kind, configs, state on the host) -> what of it goes to the device; None: all
 
     Raises ValueError where there is no checkpoint, or it is damaged, or of another layout. Nothing in the file is run.
     """
@@ -83,8 +84,9 @@ def load(folder, kinds):
     except Exception as error:        # whatever a damaged file makes zipfile, NumPy or json say
         why = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} is damaged or not a checkpoint of this version ({why})") from None
-    state = State(**{name: xp.asarray(a) for name, a in arrays.items()}, step=meta["step"], seconds=meta["seconds"])
-    return kind, state, configs, meta["digest"]
+    state = State(**arrays, step=meta["step"], seconds=meta["seconds"])
+    state = part(kind, configs, state) if part else state
+    return kind, state._replace(**{name: xp.asarray(getattr(state, name)) for name in ARRAYS}), configs, meta["digest"]
 
 
 def check(meta, arrays, sizes):

@@ -52,25 +52,25 @@ def activations(layout, configs):
     return round(total)
 
 
-def need(kind, configs):
+def need(kind, configs, shapes=None):
     """Bytes that a training run takes on a device, about.
 
     SCRATCH (parameters, their gradients, once as they come and once as their sum, the optimizer's moments, and the activations
     of one group)
 
-    kind  run.Kind    configs  its configurations
+    kind  run.Kind    configs  its configurations    shapes  the layout, where it is not all of the model
     """
-    layout, train = kind.task(configs).shapes, configs["train"]
+    layout, train = shapes or kind.task(configs).shapes, configs["train"]
     numbers = 3 * size(layout) + sum(kind.optimizer(configs).sizes(layout)) + activations(layout, configs)
     return round(BYTES * SCRATCH[train.precision] * numbers)
 
 
-def check(kind, configs):
+def check(kind, configs, shapes=None):
     """Raises ValueError where a run needs more than the GPU has free; on the host nothing is asked.   Arguments as in need"""
     room = free()
     if room is None:
         return
-    asked, train = need(kind, configs), configs["train"]
+    asked, train = need(kind, configs, shapes), configs["train"]
     if asked > room:
         raise ValueError(f"--batch-size is {train.batch_size} and --accumulate {train.accumulate}: training takes about "
                          f"{asked / 1e9:.1f} GB, and {room / 1e9:.1f} GB of the GPU's memory are free; expected a smaller "

@@ -79,8 +79,16 @@ def _put_(a, g):
     a[...] = g
 
 
-def initial(shapes, rng, dtype="float32"):
+def share(shapes, ways):
+    """The layout of one of many processes: its share of the experts, and all else."""
+    return {name: share(w, ways) if isinstance(w, dict) else
+            w._replace(shape=(w.shape[0] // ways, *w.shape[1:])) if w.per_expert else w for name, w in shapes.items()}
+
+
+def initial(shapes, rng, dtype="float32", ways=1, place=0):
     """A new parameter vector (P,) drawn from the host generator `rng`, weight by weight in the layout's order.
+
+    ways, place  of all that is drawn, the place-th of so many shares of the experts is kept, and all else
 
     Switch Transformer, Sec. 2.4: truncated normal, mean 0, std sqrt(s / fan_in), values beyond two standard deviations
     drawn again. Which weights differ stands beside their shapes.
@@ -88,12 +96,14 @@ def initial(shapes, rng, dtype="float32"):
     Departs: the paper's s = 0.1 steadies large models; ours is 1, with which small ones train clearly faster
     (tinyshakespeare, 600 steps: 1.94 nats per byte, with s = 0.3 2.07).
     """
-    theta = xp.empty(size(shapes), dtype)
-    for (_, w), (_, view) in zip(leaves(shapes), leaves(views(theta, shapes))):
+    kept = share(shapes, ways)
+    theta = xp.empty(size(kept), dtype)
+    for (_, w), (_, view) in zip(leaves(shapes), leaves(views(theta, kept))):
         draw = rng.standard_normal(w.shape) if w.init != "ones" else 1.0
         while w.init == "truncated" and (far := abs(draw) > 2).any():
             draw[far] = rng.standard_normal(far.sum())
-        view[...] = xp.asarray(draw * w.std, dtype)
+        own = draw[place * len(view):][:len(view)] if w.per_expert else draw
+        view[...] = xp.asarray(own * w.std, dtype)
     return theta
 
 

@@ -10,8 +10,9 @@ from typing import Callable, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from . import checkpoint, config, step
+from . import checkpoint, config, memory, step
 from .command import line
+from .params import initial
 from .step import EVAL_TOKENS
 from .watch import watch
 from .world import ALONE
@@ -52,10 +53,11 @@ def fresh(kind, configs, folder, theta, world):
     if (folder / checkpoint.NAME).exists() or (folder / checkpoint.METRICS).exists():
         raise ValueError(f"--out {folder} holds a run already; expected another folder, or --resume to go on with it")
     configs = configs | dict(train=grouped(configs["train"], world.size))
-    corpus, task, optimizer = kind.corpus(configs, folder), kind.task(configs), kind.optimizer(configs)
-    rng = np.random.default_rng(configs["train"].seed)
-    state = step.new_state(task, rng, "float32", optimizer) if theta is None else step.fresh(task, theta, optimizer)
-    return configs, corpus, world.part(kind, configs, state)
+    corpus, task = kind.corpus(configs, folder), world.task(kind, configs)
+    memory.check(kind, configs, task.shapes)
+    if theta is None:
+        theta = initial(kind.task(configs).shapes, np.random.default_rng(configs["train"].seed), "float32", *world.experts())
+    return configs, corpus, step.fresh(task, theta, kind.optimizer(configs))
 
 
 def grouped(train, size):
@@ -107,14 +109,18 @@ def loaded(kinds, given, world):
         names = ", ".join("--" + name.replace("_", "-") for name in changed)
         raise ValueError(f"{names} beside --resume; expected --out, --backend, --expert-parallel, --eval-every, "
                          "--log-every or --checkpoint-every alone: all else comes from the checkpoint")
-    kind, state, configs, digest = checkpoint.load(given["out"], kinds)
+    def part(kind, configs, state):
+        memory.check(kind, configs, world.task(kind, configs).shapes)
+        return world.part(kind, configs, state)
+
+    kind, state, configs, digest = checkpoint.load(given["out"], kinds, part)
     corpus = kind.corpus(configs, Path(given["out"]))
     if corpus.digest != digest:
         raise ValueError(f"the data {', '.join(corpus.domains)} has hash {corpus.digest[:12]}; expected {digest[:12]}: it is "
                          "not what this run began with")
     every = {name: given[name] for name in ("eval_every", "log_every", "checkpoint_every") if name in given}
     configs["train"] = grouped(dataclasses.replace(configs["train"], **every), world.size)
-    return kind, configs, corpus, world.part(kind, configs, state)
+    return kind, configs, corpus, state
 
 
 def describe(kind, configs, corpus):

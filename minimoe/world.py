@@ -27,6 +27,10 @@ class World:
         """What this process trains: the whole model, or, of its experts, its share.   kind  run.Kind"""
         return kind.task(configs)
 
+    def experts(self):
+        """How many shares the experts are cut into, and which of them it keeps."""
+        return 1, 0
+
     def own(self, groups):
         """Its share of a step's groups: as many consecutive ones as everybody's."""
         return groups
@@ -66,7 +70,7 @@ class World:
         """Raises ValueError where something is not the same for all.   facts  {name: a value, or a dict of options}"""
 
     def part(self, kind, configs, state):
-        """A step.State of the whole model -> what this process keeps of it."""
+        """A step.State of the whole model, on the host -> what this process keeps of it."""
         return state
 
     def whole(self, kind, configs, state):

@@ -6,7 +6,6 @@ An engine joins n processes, which call its operations in the same order:
     lengths(sent)   the same for numbers on the host, and the largest that anybody has sent
 """
 import importlib
-import socket
 
 import numpy as np
 from mpi4py import MPI
@@ -38,25 +37,38 @@ class Mpi:
 
 
 class Nccl(Mpi):
-    """The same for arrays on GPUs, one a process: NCCL carries them, MPI what is on the host.
+    """The same for arrays on GPUs, one a process: NCCL carries them, MPI what is on the host. Nothing waits for the GPU.
 
-    Neither operation waits for the GPU.   Raises ValueError where this machine has fewer GPUs than processes.
+    Raises ValueError where there is no NCCL.
+
+    Departs: cupyx.distributed wraps these communicators for one group of all processes, or with a TCP server for each group; an
+    expert's copies and the processes that have all experts once are groups of their own, and MPI is there to introduce them.
     """
 
     def __init__(self, comm):
         super().__init__(comm)
-        with socket.socket() as free:
-            free.bind(("", 0))
-            host, port = comm.bcast((socket.gethostname(), free.getsockname()[1]))
-        distributed = importlib.import_module("cupyx.distributed")
-        self.nccl = distributed.init_process_group(self.n, comm.rank, host=host, port=port)
+        self.nccl = importlib.import_module("cupy.cuda.nccl")
+        if not self.nccl.available:
+            raise ValueError("CuPy finds no NCCL; expected it for several GPUs: pip install nvidia-nccl-cu12")
+        name = comm.bcast(self.nccl.get_unique_id() if comm.rank == 0 else None)
+        self.group = self.nccl.NcclCommunicator(self.n, name, comm.rank)
+
+    def kind_and_stream(self, a):
+        """NCCL's name of an array's dtype, and the stream in which its values come about."""
+        kinds = dict(float32=self.nccl.NCCL_FLOAT32, float64=self.nccl.NCCL_FLOAT64)
+        return kinds[a.dtype.name], xp.cuda.get_current_stream().ptr
 
     def sum_(self, a):
-        self.nccl.all_reduce(a, a)
+        kind, stream = self.kind_and_stream(a)
+        self.group.allReduce(a.data.ptr, a.data.ptr, a.size, kind, self.nccl.NCCL_SUM, stream)
 
     def exchange(self, a):
-        received = xp.empty_like(a)
-        self.nccl.all_to_all(a, received)
+        received, (kind, stream) = xp.empty_like(a), self.kind_and_stream(a)
+        self.nccl.groupStart()
+        for peer in range(self.n):
+            self.group.send(a[peer].data.ptr, a[peer].size, kind, peer, stream)
+            self.group.recv(received[peer].data.ptr, a[peer].size, kind, peer, stream)
+        self.nccl.groupEnd()
         return received
 
 

@@ -58,7 +58,8 @@ def sharded_experts(engine, serve=served):
     experts  (h, seen, W1, W2, C) -> o, backward, as moe.relu_experts; W1, W2 are (E/n, ...), those of this process
 
     Departs: where lengths are free to read, they are exchanged first, and then no empty slot is multiplied. Without a capacity
-    limit C becomes the longest of all queues.
+    limit C becomes the longest of all queues. In bfloat16 the gradient of an expert is rounded once for the tokens of all
+    processes, where one process with as many groups rounds it for each.
     """
     def experts(h, seen, W1, W2, C):
         n, local = engine.n, len(W1)
@@ -77,8 +78,10 @@ def sharded_experts(engine, serve=served):
             """Rows of its experts -> rows of its tokens."""
             D = rows.shape[-1]
             buffer = engine.exchange(spread(rows, received, room)).reshape(1, n * local, room, D)
-            rows = buffer.reshape(-1, D) if C else collect(buffer, sent.reshape(1, -1))
-            return rows if C else xp.concatenate([rows, xp.zeros((len(h) - len(rows), D), rows.dtype)])
+            if C:
+                return buffer.reshape(-1, D)
+            rows = collect(buffer, sent.reshape(1, -1))
+            return xp.concatenate([rows, xp.zeros((len(h) - len(rows), D), rows.dtype)])      # padding has rows, and no queue
 
         y, back_serve = serve(there(h), queues_of(received) if known else None, W1, W2)
 

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -22,6 +23,10 @@ PACKAGE = Path(__file__).parent.parent
 LAUNCHERS = {"PMI_SIZE": "PMI_RANK", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
 MISSING = "several processes need mpi4py and an MPI library ({}); expected both: pip install mpi4py mpich"
 WINDOWS = "several processes on Windows; expected one there: --accumulate N computes what N processes do, and WSL has mpiexec"
+
+
+LOST_SECONDS = 3                # more than mpiexec needs to end a job of which a process is gone
+SAID_SECONDS = 0.5              # more than it needs to pass a sentence on
 
 
 def launched():
@@ -51,13 +56,22 @@ def in_world(program, work, argv):
     except (Agreed, SystemExit):
         raise
     except KeyboardInterrupt:
-        world.comm.Abort(130)
+        end_all(world, 130)
+    except world.Lost as error:                               # another one is gone, and mpiexec is about to end this one, too
+        time.sleep(LOST_SECONDS)
+        end_all(world, 1, f"{program}: process {world.rank}: the others do not answer ({error})")
     except (ValueError, OSError, MemoryError) as error:
-        print(f"{program}: process {world.rank}: {' '.join(str(error).split()) or 'not enough memory'}", file=sys.__stderr__)
-        world.comm.Abort(2)
+        end_all(world, 2, f"{program}: process {world.rank}: {' '.join(str(error).split()) or 'not enough memory'}")
     except Exception:
-        traceback.print_exc(file=sys.__stderr__)
-        world.comm.Abort(1)
+        end_all(world, 1, traceback.format_exc().rstrip())
+
+
+def end_all(world, code, said=""):
+    """End all processes with an exit code, once mpiexec has passed on what this one has to say: then it listens no more."""
+    if said:
+        print("\n" * (world.rank > 0) + said, file=sys.__stderr__, flush=True)      # below the bar of process 0
+        time.sleep(SAID_SECONDS)
+    world.comm.Abort(code)
 
 
 def join():
@@ -105,8 +119,13 @@ def watched(world, sentence):
         yield
         return
     watcher = subprocess.Popen([sys.executable, "-I", "-S", "-c", WATCHER, sentence], stdin=subprocess.PIPE, start_new_session=True)
+    goodbye = b"goodbye"
     try:
         yield
+    except world.Lost:
+        goodbye = None
+        raise
     finally:
-        with contextlib.suppress(OSError):
-            watcher.communicate(b"goodbye")
+        if goodbye:
+            with contextlib.suppress(OSError):
+                watcher.communicate(goodbye)

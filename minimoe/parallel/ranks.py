@@ -28,6 +28,7 @@ class Agreed(ValueError):
 
 class Ranks(World):
     """World for the processes of a communicator of mpi4py.   ways  over how many of them the experts are spread"""
+    Lost = MPI.Exception        # what its methods raise where another process is gone
 
     def __init__(self, comm, ways=1):
         self.comm, self.rank, self.size, self.ways = comm, comm.rank, comm.size, ways
@@ -41,13 +42,17 @@ class Ranks(World):
         return Ranks(self.comm, ways)
 
     def describe(self, configs):
-        groups, cfg = configs["train"].accumulate // self.size, configs["model"]
-        spread = f"{cfg.n_experts // self.ways} of {cfg.n_experts} experts on each, all copied {self.size // self.ways} times"
-        yield (f"{self.size} processes, each with {groups} of the {groups * self.size} groups of a step"
-               + f"; {spread}" * (self.ways > 1))
+        groups, E = configs["train"].accumulate, configs["model"].n_experts
+        yield f"{self.size} processes, each with {groups // self.size} of the {groups} groups of a step"
+        if self.ways > 1:
+            yield f"each has {E // self.ways} of {E} experts; every expert is in {self.size // self.ways} of them"
 
     def task(self, kind, configs):
+        check_experts(kind, configs, self.ways)
         return kind.task(configs) if self.ways == 1 else spread_task(kind, configs, self.together)
+
+    def experts(self):
+        return self.ways, self.rank % self.ways
 
     def own(self, groups):
         n = len(groups) // self.size
@@ -62,7 +67,8 @@ class Ranks(World):
     def sum_(self, grad, shapes):
         shared = n_shared(shapes) if self.ways > 1 else len(grad)
         self.everybody.sum_(grad[:shared])
-        self.copies.sum_(grad[shared:])
+        if shared < len(grad):
+            self.copies.sum_(grad[shared:])
 
     def dot(self, shapes, a, b):
         if self.ways == 1:
@@ -104,18 +110,17 @@ class Ranks(World):
 
     def same(self, facts):
         everybody = self.comm.allgather(dict(named(facts)))
-        for (rank, other), name in itertools.product(enumerate(everybody), set().union(*everybody)):
-            a, b = (of.get(name, "not given") for of in (everybody[0], other))
-            if a != b:
-                raise Agreed(f"process {rank} has {name} {b}, process 0 {a}; expected the same for all")
+        for rank, other in enumerate(everybody):
+            for name in everybody[0] | other:
+                a, b = (of.get(name, "not given") for of in (everybody[0], other))
+                if a != b:
+                    raise Agreed(f"process {rank} has {name} {b}, process 0 {a}; expected the same for all")
 
     def part(self, kind, configs, state):
-        check_experts(kind, configs, self.ways)
-
         def cut(whole, n):
-            shared = n - own_length(len(whole), n, self.ways)
-            start = shared + self.rank % self.ways * (n - shared)
-            return xp.concatenate([whole[:shared], whole[start:start + n - shared]])
+            own = own_length(len(whole), n, self.ways)
+            shared = n - own
+            return np.concatenate([whole[:shared], whole[shared + self.rank % self.ways * own:][:own]])
 
         parts = map(cut, (state.theta, state.m, state.v), lengths(kind, configs, self.task(kind, configs).shapes))
         return state._replace(**dict(zip(("theta", "m", "v"), parts)))

@@ -21,7 +21,7 @@ from ..checkpoint import replace
 from ..count_costs import all_to_all
 from ..count_papers import of_config
 from ..more.kinds import LM
-from ..params import n_shared, size
+from ..params import initial, n_shared, size
 from ..world import ALONE
 from . import launch
 
@@ -34,8 +34,9 @@ HEAD = ["processes", "shared out", "batch", "ms a step", "tokens/s", "times one 
 
 def options(argv):
     """What was given on the command line.   Raises ValueError where something is wrong with it."""
-    parser = command.Parser(PROGRAM, "Train a Switch model of 4 layers on random bytes on one process, and on more: tokens/s, and the bytes "
-                            "that each process gives to all-to-all and all-reduce in a step, beside the formula. One BLAS thread each.")
+    parser = command.Parser(PROGRAM, "Train a Switch model of 4 layers on random bytes on one process, and on more: tokens/s, and "
+                            "the bytes that each process gives to all-to-all and all-reduce in a step, beside the formula. One "
+                            "BLAS thread each.")
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 2, 4], metavar="N", help="how many processes [1 2 4]")
     parser.add_argument("--size", default=SIZE, metavar="D,T,B,E", help=f"width, bytes, batch, experts [{SIZE}]")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="rounds, turn by turn [3]")
@@ -80,8 +81,9 @@ def job(given, world):
     """Steps for a round: seconds of each, and the bytes of one, as process 0 says them in JSON on stdout."""
     world = world.split(world.size if "experts" in given.job else 1)
     configs, rng = configs_of(given.case, given.job, world.size), np.random.default_rng(1)
-    state = world.part(LM, configs, step.new_state(LM.task(configs), rng))
-    task, grad, seconds = world.task(LM, configs), np.empty_like(state.theta), []
+    task = world.task(LM, configs)
+    state = step.fresh(task, initial(LM.task(configs).shapes, rng, "float32", *world.experts()))
+    grad, seconds = np.empty_like(state.theta), []
     sent = {} if world is ALONE else count_bytes(world)
     end = time.perf_counter() + given.seconds
     while len(seconds) < 4 or world.first(time.perf_counter() < end):
@@ -112,7 +114,8 @@ def start(given, sharing, n):
     here = Path(sys.executable).parent
     mpiexec = shutil.which("mpiexec", path=os.pathsep.join([str(here), os.environ.get("PATH", "")]))
     config.expect(mpiexec or n == 1, "processes", n, "1 without mpiexec: pip install mpi4py mpich")
-    words = [sys.executable, "-m", "minimoe.parallel.scaling", "--job", sharing, "--size", given.size, "--seconds", str(given.seconds)]
+    words = [sys.executable, "-m", "minimoe.parallel.scaling", "--job", sharing]
+    words += ["--size", given.size, "--seconds", str(given.seconds)]
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
     done = subprocess.run([mpiexec, "-n", str(n)] * (n > 1) + words, capture_output=True, text=True, env=os.environ | threads)
     if done.returncode:
@@ -141,8 +144,8 @@ def markdown(records, case):
         sent = [f"{n / 1e6:.2f}" for name in ("exchange", "sum_") for n in (r[name], r["formula"][name])]
         lines.append([r["processes"], r["sharing"] if r["processes"] > 1 else "", r["batch"], f"{1e3 * r['seconds']:.1f}",
                       f"{r['tokens_per_second']:,.0f}", f"{r['tokens_per_second'] / one:.2f}" if one else "not measured", *sent])
-    yield (f"D = {case.cfg.d_model}, T = {case.T}, {case.cfg.n_experts} experts, 4 layers; {os.cpu_count()} cores, one BLAS thread a "
-           "process; MB of a process and step, what stays with it included.")
+    yield (f"D = {case.cfg.d_model}, T = {case.T}, {case.cfg.n_experts} experts, 4 layers; {os.cpu_count()} cores, one BLAS thread "
+           "a process; MB of a process and step, what stays with it included.")
     yield table(HEAD, lines)
 
 

@@ -6,17 +6,11 @@ from ..config import expect
 from ..moe import moe_layer
 from ..more import precision, switch_attention
 from ..more.kinds import LM, SWITCH_ATTENTION
-from ..params import leaves
+from ..params import leaves, share
 from ..t5 import layers
 from ..t5 import model as t5
 from ..t5 import task as t5_task
 from .experts import sharded_experts
-
-
-def local_shapes(shapes, ways):
-    """The layout of what one process keeps: its share of the experts, and all else."""
-    return {name: local_shapes(w, ways) if isinstance(w, dict) else
-            w._replace(shape=(w.shape[0] // ways, *w.shape[1:])) if w.per_expert else w for name, w in shapes.items()}
 
 
 def spread_task(kind, configs, engine):
@@ -32,7 +26,7 @@ def spread_task(kind, configs, engine):
     else:
         stacks = again(t5, sparse_ffn=again(layers, relu_experts=experts).sparse_ffn)
         task = again(t5_task, encoder_decoder=stacks.encoder_decoder).task(cfg, train)
-    return task._replace(shapes=local_shapes(task.shapes, engine.n))
+    return task._replace(shapes=share(task.shapes, engine.n))
 
 
 def check_experts(kind, configs, ways):
@@ -42,4 +36,5 @@ def check_experts(kind, configs, ways):
     expect(ways == 1 or sparse, "expert_parallel", ways, "1: the model is dense")
     expect(cfg.n_experts % ways == 0 or ways == 1, "expert_parallel", ways, f"a divisor of --n-experts {cfg.n_experts}")
     dropout = getattr(train, "expert_dropout", 0)
-    expect(ways == 1 or not dropout, "expert_dropout", dropout, f"0 beside --expert-parallel {ways}: what it keeps is not exchanged")
+    expect(ways == 1 or not dropout, "expert_dropout", dropout,
+           f"0 beside --expert-parallel {ways}: what it keeps is not exchanged")
