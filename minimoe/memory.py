@@ -6,11 +6,12 @@ from . import count_costs as costs
 from .backend import xp
 from .count_papers import Sizes, Stack, of_config
 from .params import size
+from .step import EVAL_TOKENS
 
 BYTES = 4                       # of a number: parameters and activations are float32, in every precision
 # what a step takes at most, over what it holds: passes make arrays in between, and rounded copies of their arguments.
 # Found by running the presets; tests/test_memory.py does it again
-SCRATCH = {"float32": 1.25, "bfloat16": 1.6, "selective": 1.6}
+SCRATCH = {"float32": 1.25, "bfloat16": 1.7, "selective": 1.7}
 
 
 def cuda():
@@ -35,17 +36,19 @@ def sizes(layout, cfg):
 
 
 def activations(layout, configs):
-    """How many numbers a step holds between forward and backward on a device, of one group of its batch.
+    """How many numbers are held between forward and backward on a device: of a group of a step, or of a batch of evaluation,
+    whichever has more tokens; and what the routers of all groups have seen, until the step is logged.
 
     count_costs.activations, and what it leaves out: an expert multiplies its empty slots, too, so that hidden units fill
     capacity_factor N F instead of k N F; and experts of Switch attention hold theirs, and queries and keys side by side.
     Pairs to fine-tune on, whose lengths only their texts tell, count as inputs and targets of no length.
     """
     cfg, train, T = configs["model"], configs["train"], getattr(configs["data"], "seq_len", 0)
-    m, B = sizes(layout, cfg), train.batch_size // train.accumulate
+    m, B = sizes(layout, cfg), max(train.batch_size // train.accumulate, EVAL_TOKENS // max(T, 1))
     lengths = (T,) if len(m.stacks) == 1 else (T, costs.span_targets(T) if T else 0)
     total = costs.activations(m, lengths, B)
     for stack, T in zip(m.stacks, lengths):
+        total += stack.sparse * train.batch_size * T * (m.E + 7 * m.k)        # p, and 3 integers of 8 bytes and a truth for each choice
         slots = stack.sparse * m.capacity_factor * B * T
         total += slots * m.F - stack.sparse * m.k * B * T * m.F
         total += slots * (m.F + 3 * m.D) * hasattr(cfg, "experts_in")
@@ -55,13 +58,14 @@ def activations(layout, configs):
 def need(kind, configs, shapes=None):
     """Bytes that a training run takes on a device, about.
 
-    SCRATCH (parameters, their gradients, once as they come and once as their sum, the optimizer's moments, and the activations
-    of one group)
+    SCRATCH (parameters, their gradients, once as they come and once as their sum, the optimizer's moments, activations; with
+    weight decay what may shrink, and with --minutes a copy of parameters and moments for the trial steps)
 
     kind  run.Kind    configs  its configurations    shapes  the layout, where it is not all of the model
     """
     layout, train = shapes or kind.task(configs).shapes, configs["train"]
-    numbers = 3 * size(layout) + sum(kind.optimizer(configs).sizes(layout)) + activations(layout, configs)
+    P, moments = size(layout), sum(kind.optimizer(configs).sizes(layout))
+    numbers = 3 * P + moments + P * (train.weight_decay > 0) + (P + moments) * (train.minutes > 0) + activations(layout, configs)
     return round(BYTES * SCRATCH[train.precision] * numbers)
 
 

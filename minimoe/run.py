@@ -86,7 +86,7 @@ def timed(kind, configs, corpus, state, world):
     """The training configuration with the steps that fit into --minutes, by trial steps on a copy of the state."""
     train = configs["train"]
     trial = state._replace(theta=state.theta.copy(), m=state.m.copy(), v=state.v.copy())
-    many = dataclasses.replace(train, steps=TRIAL_STEPS, log_every=TRIAL_STEPS, eval_every=TRIAL_STEPS)
+    many = dataclasses.replace(train, steps=TRIAL_STEPS, log_every=TRIAL_STEPS // 4, eval_every=TRIAL_STEPS)
     steps = step.fit(world.task(kind, configs), trial, corpus, many, kind.optimizer(configs), world=world)
     seconds = [s.seconds for s, _ in steps]
     per_step = (seconds[-1] - seconds[TRIAL_STEPS // 4]) / (TRIAL_STEPS * 3 // 4 - 1)     # the first ones warm up caches
@@ -109,7 +109,9 @@ def loaded(kinds, given, world):
         names = ", ".join("--" + name.replace("_", "-") for name in changed)
         raise ValueError(f"{names} beside --resume; expected --out, --backend, --expert-parallel, --eval-every, "
                          "--log-every or --checkpoint-every alone: all else comes from the checkpoint")
+
     def part(kind, configs, state):
+        configs = configs | dict(train=grouped(configs["train"], world.size))
         memory.check(kind, configs, world.task(kind, configs).shapes)
         return world.part(kind, configs, state)
 

@@ -105,7 +105,9 @@ def train_step_(task, state, grad, batch, train, decay, optimizer=ADAM, world=AL
 
 def routing(routed, batch):
     """What a record says of the experts: the share of the choices in their queues that found no slot, 0 for a dense model;
-    and {block: each one's share of the tokens, by the first expert in whose queue they stand}.   routed  as in Seen, read on the host    batch  the step's
+    and {block: each one's share of the tokens, by the first expert in whose queue they stand}.
+
+    routed  as in Seen, read on the host    batch  the step's
     """
     dropped = choices = 0
     load = {}
@@ -122,7 +124,7 @@ def evaluate(task, theta, batches, world=ALONE):
     """The mean loss of host batches in nats per counted token: no capacity limit, nothing random."""
     p, total, counted = views(theta, task.shapes), 0.0, 0
     for batch, weight in world.dealt(batches):
-        (ce, _, _, _), _ = task.loss(p, to_device(batch), None)
+        ce = task.loss(p, to_device(batch), None)[0][0]                       # what backward would need is let go at once
         n = weight * n_counted(batch)
         total, counted = total + float(host(ce)) * n, counted + n
     total, counted = world.totals(total, counted)
@@ -135,7 +137,7 @@ def fit(task, state, corpus, train, optimizer=ADAM, watch=routing, world=ALONE):
     corpus  has batch(seed, step, batch_size) and held_out(batch_size), as data.corpus.Corpus
     train   config.Train
     watch   what is read from a step's Seen.routed and its batch for a record: a dict
-    world   world.World, the processes that train together: all get the same records
+    world   world.World, the processes that train together: all get the same records, but for their own seconds
 
     A record is what metrics.jsonl holds. val_loss is over the first EVAL_BATCHES batches of the held-out part, and null
     between evaluations and at the last step, whose caller may want all of it; seconds and tokens_per_second count steps only.
@@ -162,4 +164,5 @@ def fit(task, state, corpus, train, optimizer=ADAM, watch=routing, world=ALONE):
                 record["val_loss"] = evaluate(task, state.theta, itertools.islice(held_out, EVAL_BATCHES), world)
             record |= dict(tokens_per_second=tokens / seconds, seconds=state.seconds)
             seconds, tokens = 0.0, 0
+        del seen
         yield state, record

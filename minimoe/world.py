@@ -15,6 +15,7 @@ class World:
 
     def split(self, ways):
         """The same processes, with the experts spread over `ways` of them.   Raises ValueError where that cannot be"""
+        expect(ways >= 1, "expert_parallel", ways, "an integer, 1 or more")
         expect(ways == 1, "expert_parallel", ways, f"1: there is one process; mpiexec -n {ways} starts more of them, and "
                f"--accumulate {ways} computes the same in one")
         return self

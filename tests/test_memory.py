@@ -1,5 +1,6 @@
 """Whether a run fits a GPU is said before it begins; the estimate is what a step takes, on a stand-in for the device."""
 import gc
+import itertools
 import tracemalloc
 import types
 
@@ -31,15 +32,17 @@ def gpu(monkeypatch):
 
 
 def taken(kind, configs, strict):
-    """Bytes that a step takes at most, on the stand-in for a device."""
-    task, optimizer = kind.task(configs), kind.optimizer(configs)
-    batch = kind.corpus(configs, None).batch(1, 1, configs["train"].batch_size)
+    """Bytes that a step and an evaluation after it take at most, on the stand-in for a device."""
+    task, optimizer, corpus = kind.task(configs), kind.optimizer(configs), kind.corpus(configs, None)
+    batch = corpus.batch(1, 1, configs["train"].batch_size)
+    held_out = [*itertools.islice(corpus.held_out(max(1, step.EVAL_TOKENS // configs["data"].seq_len)), 2)]
     tracemalloc.start()
     state = step.new_state(task, np.random.default_rng(0), "float32", optimizer)
     grad = strict.empty_like(state.theta)
     gc.collect()
     tracemalloc.reset_peak()                                                  # the first weights are drawn on the host
-    step.train_step_(task, state, grad, batch, configs["train"], 0.0, optimizer)
+    state, seen = step.train_step_(task, state, grad, batch, configs["train"], 0.0, optimizer)
+    step.evaluate(task, state.theta, held_out)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return peak
@@ -57,8 +60,8 @@ def test_the_estimate_is_the_sum_of_its_parts():
     """A dense decoder of one block, by hand."""
     kind, configs = configs_of("dense", n_layers=1, n_heads=2, d_model=8, batch_size=6, accumulate=2, seq_len=4)
     P = 258 * 8 + 32 * 2 + 4 * 8 * 8 + 2 * 8 * 32 + 3 * 8
-    N = 12                                                                    # tokens of a group
-    attention = N * (2 * 8 + 5 * 8 + 1) + 3 * 2 * 4 * 4
+    N = 4096                                                                  # tokens of a batch of evaluation, more than a group's
+    attention = N * (2 * 8 + 5 * 8 + 1) + N // 4 * 2 * 4 * 4
     held = attention + N * (2 * 8 + 32) + N * 2 * 8 + 2 * (2 + 1) * 4 * 4 + 2 * N * 258
     assert memory.need(kind, configs) == round(4 * 1.25 * (5 * P + held))
 
@@ -66,7 +69,7 @@ def test_the_estimate_is_the_sum_of_its_parts():
 def test_empty_slots_are_multiplied_on_a_device():
     """A larger capacity factor holds hidden units of width F more, beside inputs and outputs of width D."""
     few, many = (memory.need(*configs_of("switch", capacity_factor=c, batch_size=2, seq_len=8)) for c in (1.0, 2.0))
-    assert many - few == pytest.approx(4 * 1.25 * 2 * 16 * (2 * 128 + 512), rel=1e-6)
+    assert many - few == pytest.approx(4 * 1.25 * 2 * 4096 * (2 * 128 + 512), rel=1e-6)
 
 
 def test_adafactor_keeps_less_than_adam():

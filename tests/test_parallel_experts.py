@@ -94,8 +94,10 @@ class Thread:
         return xp.stack([other[self.rank] for other in self.table.seen(self.rank, a)])
 
     def lengths(self, sent):
-        there = self.table.seen(self.rank, sent)
-        return np.stack([other[self.rank] for other in there]), int(max(other.max() for other in there))
+        return np.stack([other[self.rank] for other in self.table.seen(self.rank, sent)])
+
+    def largest(self, n):
+        return max(self.table.seen(self.rank, n))
 
 
 def on_each(n, work):
@@ -217,13 +219,12 @@ WRONG = {
     "full buffers are not turned": (UNREAD, "collect", "buffer.transpose(1, 0, 2, 3)", "buffer"),
     "full rows are not turned back": (UNREAD, "spread", "rows.reshape(E, n, C, D).transpose(1, 0, 2, 3)",
                                       "rows.reshape(n, E, C, D)"),
-    "gradients are not sent": (UNREAD, "sharded_experts", "there(dy)", "collect(dy.reshape(n, local, room, -1), received)"),
+    "gradients are not sent": (UNREAD, "sharded_experts", "there(dy)", "collect(dy.reshape(n, local, slots, -1), received)"),
     "gradients are not sent back": (UNREAD, "sharded_experts", "return back(dh),",
-                                    "return spread(dh, received, room).reshape(len(h), -1),"),
-    "what is sent is taken for what is received": (READ, "sharded_experts", "received, room = engine.lengths(sent) if known",
-                                                   "received, room = (sent, engine.lengths(sent)[1]) if known"),
-    "lengths swapped on the way back": (READ, "sharded_experts", "spread(rows, received, room)",
-                                        "spread(rows, received[::-1], room)"),
+                                    "return spread(dh, received, slots).reshape(n_rows, -1),"),
+    "what is sent is taken for what is received": (READ, "queue_lengths", "return sent, engine.lengths(sent),", "return sent, sent,"),
+    "lengths swapped on the way back": (READ, "sharded_experts", "spread(rows, received, slots)",
+                                        "spread(rows, received[::-1], slots)"),
 }
 
 

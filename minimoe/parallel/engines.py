@@ -3,7 +3,8 @@
 An engine joins n processes, which call its operations in the same order:
     sum_(a)         a becomes its sum over the processes                                             all-reduce
     exchange(a)     row j goes to process j, and row i of the result has come from process i         all-to-all
-    lengths(sent)   the same for numbers on the host, and the largest that anybody has sent
+    lengths(sent)   the same for numbers on the host
+    largest(n)      the largest of all processes' numbers
 """
 import importlib
 
@@ -30,16 +31,18 @@ class Mpi:
         return received
 
     def lengths(self, sent):
-        """All-to-all of (n, E/n) int on the host -> the same shape, and the largest number that was sent, of all processes."""
+        """All-to-all on the host.   (n, E/n) int -> (n, E/n) int"""
         received = np.empty_like(sent)
-        self.comm.Alltoall(np.ascontiguousarray(sent), received)
-        return received, max(self.comm.allgather(int(sent.max())))
+        self.comm.Alltoall(sent, received)
+        return received
+
+    def largest(self, n):
+        """The largest of all processes' numbers."""
+        return max(self.comm.allgather(n))
 
 
 class Nccl(Mpi):
     """The same for arrays on GPUs, one a process: NCCL carries them, MPI what is on the host. Nothing waits for the GPU.
-
-    Raises ValueError where there is no NCCL.
 
     Departs: cupyx.distributed wraps these communicators for one group of all processes, or with a TCP server for each group; an
     expert's copies and the processes that have all experts once are groups of their own, and MPI is there to introduce them.
@@ -48,8 +51,6 @@ class Nccl(Mpi):
     def __init__(self, comm):
         super().__init__(comm)
         self.nccl = importlib.import_module("cupy.cuda.nccl")
-        if not self.nccl.available:
-            raise ValueError("CuPy finds no NCCL; expected it for several GPUs: pip install nvidia-nccl-cu12")
         name = comm.bcast(self.nccl.get_unique_id() if comm.rank == 0 else None)
         self.group = self.nccl.NcclCommunicator(self.n, name, comm.rank)
 
@@ -78,10 +79,21 @@ def engine(comm):
 
 
 def take_gpu(number):
-    """Let this process work on its own GPU of the machine; nothing to do on NumPy.   Raises ValueError where there is none"""
+    """Let this process, of all on its machine the number-th, work on a GPU of its own: what tells it from others; None on NumPy.
+
+    Raises ValueError where there is no NCCL.
+    """
     if xp.on_cpu:
-        return
-    there = xp.cuda.runtime.getDeviceCount()
-    if number >= there:
-        raise ValueError(f"this machine has {there} GPUs, and process {number} of it none; expected one GPU for each process")
-    xp.cuda.Device(number).use()
+        return None
+    if not importlib.import_module("cupy.cuda.nccl").available:
+        raise ValueError("CuPy finds no NCCL; expected it for several GPUs: pip install nvidia-nccl-cu12")
+    gpu = xp.cuda.Device(number % xp.cuda.runtime.getDeviceCount())           # a scheduler may show each process its own alone
+    gpu.use()
+    return gpu.pci_bus_id
+
+
+def check_gpus(gpus):
+    """Raises ValueError where two processes of a machine have the same GPU.   gpus  what take_gpu gave each of them"""
+    there = set(gpus)
+    if there != {None} and len(there) < len(gpus):
+        raise ValueError(f"{len(gpus)} processes on this machine have {len(there)} GPUs; expected one for each")

@@ -45,6 +45,21 @@ def queues_of(lengths):
     return [slice(start, stop) for start, stop in zip([0, *ends], ends)]
 
 
+def queue_lengths(engine, seen, local, C):
+    """How full the queues are: of this process's tokens, and of its `local` experts, (n, E/n) int each; and the slots of a queue.
+
+    Where reading them from a device would cost time, all count as full. Without a capacity limit a queue has as many slots as
+    the longest of all.
+    """
+    n = engine.n
+    if C is not None and not reads_are_free():
+        full = np.full((n, local), C)
+        return full, full, C
+    queues = filled(seen["queue"], seen["kept"], n * local, C)
+    sent = np.array([rows.stop - rows.start for rows in queues]).reshape(n, local)
+    return sent, engine.lengths(sent), C or engine.largest(int(sent.max()))
+
+
 def sharded_experts(engine, serve=served):
     """What relu_experts computes, where each of n processes has E/n of the experts and tokens of its own.
 
@@ -57,38 +72,36 @@ def sharded_experts(engine, serve=served):
     serve    what the experts compute, as moe.served
     experts  (h, seen, W1, W2, C) -> o, backward, as moe.relu_experts; W1, W2 are (E/n, ...), those of this process
 
-    Departs: where lengths are free to read, they are exchanged first, and then no empty slot is multiplied. Without a capacity
-    limit C becomes the longest of all queues. In bfloat16 the gradient of an expert is rounded once for the tokens of all
-    processes, where one process with as many groups rounds it for each.
+    Departs: where lengths are free to read, they are exchanged first, and then no empty slot is multiplied. In bfloat16 the
+    gradient of an expert is rounded once for the tokens of all processes, where one process with as many groups does so for each.
     """
     def experts(h, seen, W1, W2, C):
-        n, local = engine.n, len(W1)
-        known = C is None or reads_are_free()
-        queues = filled(seen["queue"], seen["kept"], n * local, C) if known else [slice(0, C)] * n * local
-        sent = np.array([rows.stop - rows.start for rows in queues]).reshape(n, local)
-        received, room = engine.lengths(sent) if known else (sent, C)
-        room = C or room
+        n, local, n_rows = engine.n, len(W1), len(h)
+        sent, received, slots = queue_lengths(engine, seen, local, C)
+        mine = sent.reshape(1, -1)
 
         def there(rows):
             """Rows of this process's tokens -> rows of its experts."""
-            buffer = rows if C else spread(rows, sent.reshape(1, -1), room)
-            return collect(engine.exchange(buffer.reshape(n, local, room, rows.shape[-1])), received)
+            buffer = rows if C else spread(rows, mine, slots)
+            return collect(engine.exchange(buffer.reshape(n, local, slots, rows.shape[-1])), received)
 
         def back(rows):
             """Rows of its experts -> rows of its tokens."""
             D = rows.shape[-1]
-            buffer = engine.exchange(spread(rows, received, room)).reshape(1, n * local, room, D)
+            buffer = engine.exchange(spread(rows, received, slots))
             if C:
-                return buffer.reshape(-1, D)
-            rows = collect(buffer, sent.reshape(1, -1))
-            return xp.concatenate([rows, xp.zeros((len(h) - len(rows), D), rows.dtype)])      # padding has rows, and no queue
+                return buffer.reshape(n_rows, D)
+            rows = collect(buffer.reshape(1, n * local, slots, D), mine)
+            return xp.concatenate([rows, xp.zeros((n_rows - len(rows), D), rows.dtype)])      # padding has rows, and no queue
 
+        known = C is None or reads_are_free()
         y, back_serve = serve(there(h), queues_of(received) if known else None, W1, W2)
+        shape, y = y.shape, back(y)
 
         def backward(dy):
-            dh, dW1, dW2 = back_serve(there(dy).reshape(y.shape))
+            dh, dW1, dW2 = back_serve(there(dy).reshape(shape))
             return back(dh), dW1, dW2
 
-        return back(y), backward
+        return y, backward
 
     return experts

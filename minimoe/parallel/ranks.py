@@ -18,7 +18,7 @@ from ..config import expect
 from ..cores import dot
 from ..params import leaves, n_shared, size
 from ..world import World
-from .engines import engine, take_gpu
+from .engines import check_gpus, engine, take_gpu
 from .tasks import check_experts, spread_task
 
 
@@ -38,7 +38,8 @@ class Ranks(World):
 
     def split(self, ways):
         self.agree(check_grid, ways, self.size)
-        self.agree(take_gpu, self.comm.Split_type(MPI.COMM_TYPE_SHARED).rank)
+        machine = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        self.agree(check_gpus, machine.allgather(self.agree(take_gpu, machine.rank)))
         return Ranks(self.comm, ways)
 
     def describe(self, configs):
@@ -71,12 +72,11 @@ class Ranks(World):
             self.copies.sum_(grad[shared:])
 
     def dot(self, shapes, a, b):
-        if self.ways == 1:
-            return dot(a, b)
-        shared = n_shared(shapes)
-        of_experts = dot(a[shared:], b[shared:]).reshape(1)
-        self.together.sum_(of_experts)
-        return dot(a[:shared], b[:shared]) + of_experts[0]
+        shared = n_shared(shapes) if self.ways > 1 else len(a)
+        # what is shared all processes have, an expert size / ways of them: so the sum has the same bits for all
+        total = (dot(a[:shared], b[:shared]) + self.ways * dot(a[shared:], b[shared:])).reshape(1) / self.size
+        self.everybody.sum_(total)
+        return total[0]
 
     def totals(self, *numbers):
         return [sum(of_one) for of_one in zip(*self.comm.allgather(numbers))]
@@ -93,19 +93,21 @@ class Ranks(World):
         return any(self.comm.allgather(flag))
 
     def agree(self, work, *args):
-        result = why = left = None
+        result = refusal = None
         try:
             result = work(*args)
-        except SystemExit as error:                                           # the options' parser has said why
-            left, why = error, "its options are refused"
-        except (ValueError, OSError, MemoryError) as error:
-            why = str(error) or type(error).__name__
-        said = self.comm.allgather(why)
-        if left:
-            raise left
-        for rank, why in enumerate(said):
-            if why:
-                raise Agreed(why if said == [why] * self.size else f"process {rank}: {why}")
+        except SystemExit as error:                                           # --help, or options that the parser has refused
+            refusal = error
+        except (ValueError, OSError) as error:
+            refusal = error
+        except MemoryError as error:
+            refusal = ValueError(f"not enough memory ({str(error) or 'it is used up'}); expected smaller sizes")
+        refusals = self.comm.allgather(None if refusal is None else str(refusal))
+        if isinstance(refusal, SystemExit):
+            raise refusal
+        for rank, sentence in enumerate(refusals):
+            if sentence is not None:
+                raise Agreed(sentence if refusals == [sentence] * self.size else f"process {rank}: {sentence}")
         return result
 
     def same(self, facts):
