@@ -61,7 +61,8 @@ def train(kind, configs, given, folder, world):
     else:
         configs, corpus, state = run.begin(kind, configs, folder, world=world)
     print(*run.describe(kind, configs, corpus), *world.describe(configs), sep="\n")
-    with launch.watched(world, ENDED.format(command.line("python", "train.py", "--resume", "--out", folder))):
+    ended = ENDED.format(command.line("python", "train.py", "--resume", "--out", folder))
+    with launch.watched(world.speaks, ended, world.Lost):
         state = run.to_the_end(kind, configs, corpus, state, folder, "python train.py", world)
         whole = state and world.whole(kind, configs, state)
     if whole:

@@ -36,7 +36,8 @@ def options(argv):
     parser.add_argument("--backend", choices=BACKENDS, default="numpy", help="array module; beside cupy PyTorch's side is on "
                         "the GPU, too [numpy]")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32",
-                        help="float32, on a GPU multiplied as TF32, in CuPy but for stacks of matrices; or bfloat16, PyTorch's by autocast [float32]")
+                        help="float32, on a GPU multiplied as TF32, in CuPy but for stacks of matrices; or bfloat16, PyTorch's by "
+                        "autocast [float32]")
     parser.add_argument("--against", choices=("torch",), help="the same model in eager PyTorch, turn by turn with ours")
     parser.add_argument("--repeats", type=int, default=5, metavar="N",
                         help=f"rounds of {ROUND:.0f} seconds, or three steps if they take longer [5]")

@@ -76,9 +76,9 @@ def test_slips_of_the_finger(argv, said, text, tmp_path, capsys):
 
 
 def test_not_enough_memory(text, tmp_path, capsys, monkeypatch):
-    def new_state(*args):
+    def fresh(*args):
         raise MemoryError("Unable to allocate 11.4 PiB")
-    monkeypatch.setattr(step, "new_state", new_state)
+    monkeypatch.setattr(step, "fresh", fresh)
     assert_refused(capsys, new_run(text, tmp_path / "run"), "not enough memory", "11.4 PiB", "expected smaller sizes")
     assert not (tmp_path / "run").exists()
 

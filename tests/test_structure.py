@@ -13,7 +13,7 @@ PACKAGE = ROOT / "minimoe"
 
 # in reading order; tools around the core; by subject, never imported by the core
 CORE = "backend kernels cores config params ops attention load router moe model optim world step checkpoint generate".split()
-TOOLS = "count_papers count_costs count_plan count_report memory command count watch run bench_cases bench_machine bench_peer bench_torch bench_measure bench history plot view doctor".split()
+TOOLS = "count_papers count_costs count_plan count_report memory command count watch start run bench_cases bench_machine bench_peer bench_torch bench_measure bench history plot view doctor".split()
 FOLDERS = "data t5 more parallel lessons grade".split()
 COMMANDS = {"finetune", "export", "bench_hf", "distil", "upcycle", "quality", "mixture", "fewshot", "study", "scaling"}      # of the folders
 TOP = {"minimoe", "tests", "train.py", "sample.py", "README.md", "requirements.txt", "LICENSE", ".gitignore", ".ci"}

@@ -8,6 +8,7 @@ from ..backend import host
 from ..config import Data, Train, expect, opt
 from ..data.files import digest
 from ..params import leaves, views
+from ..start import MAY_CHANGE
 from ..step import State
 from ..t5.checkpoints import check_finite
 from .kinds import LM
@@ -134,7 +135,7 @@ def begun(folder, configs, given):
     given    of what was given on the command line counts what may change when a run goes on
     """
     if (folder / checkpoint.NAME).exists():
-        every = {name: value for name, value in given.items() if name in run.MAY_CHANGE}
+        every = {name: value for name, value in given.items() if name in MAY_CHANGE}
         return run.go_on((LM,), every | dict(out=str(folder)))[1:]
     train = {f.name: getattr(configs["train"], f.name) for f in dataclasses.fields(Train)}
     return run.begin(LM, configs | dict(train=Train(**train | dict(minutes=0.0))), folder)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,10 @@ MISSING = "several processes need mpi4py and an MPI library ({}); expected both:
 WINDOWS = "several processes on Windows; expected one there: --accumulate N computes what N processes do, and WSL has mpiexec"
 
 
+OTHER_MPI = "mpiexec has started {} processes, and mpi4py knows of {}; expected both of one MPI: pip install mpi4py mpich"
+NOT_MET = "{}: the processes of this job have not met; expected mpi4py, NumPy and this code where each of them runs"
+
+MEET_SECONDS = 30               # until all are there; MPI itself would wait for ever
 LOST_SECONDS = 3                # more than mpiexec needs to end a job of which a process is gone
 SAID_SECONDS = 0.5              # more than it needs to pass a sentence on
 
@@ -32,7 +37,7 @@ SAID_SECONDS = 0.5              # more than it needs to pass a sentence on
 def launched():
     """How many processes mpiexec has started, and which of them this is: 1 and 0 without it."""
     for n, rank in LAUNCHERS.items():
-        if n in os.environ:
+        if os.environ.get(n, "").isdecimal():
             return int(os.environ[n]), int(os.environ.get(rank, 0))
     return 1, 0
 
@@ -47,7 +52,7 @@ def exit_code(program, work, argv=None):
 
 def in_world(program, work, argv):
     """work(argv, world) in the world of this process. An error that the others do not know of ends them, too."""
-    world = join()
+    world = join(program)
     if world is ALONE:
         return work(argv, world)
     from .ranks import Agreed
@@ -74,19 +79,26 @@ def end_all(world, code, said=""):
     world.comm.Abort(code)
 
 
-def join():
+def join(program):
     """The world of this process: ALONE, or, where mpiexec has started several, one with all of them.
 
     Raises ValueError where they cannot meet, or are of different versions.
     """
-    if launched()[0] == 1:
+    n, rank = launched()
+    if n == 1:
         return ALONE
     if os.name == "nt":
         raise ValueError(WINDOWS)
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        raise ValueError(MISSING.format(str(error).splitlines()[0])) from None
+    with watched(rank == 0, NOT_MET.format(program)):
+        signal.alarm(MEET_SECONDS)                            # its plain action: no Python runs inside MPI
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:
+            raise ValueError(MISSING.format(str(error).splitlines()[0])) from None
+        finally:
+            signal.alarm(0)
+    if MPI.COMM_WORLD.size != n:
+        raise ValueError(OTHER_MPI.format(n, MPI.COMM_WORLD.size))
     from .ranks import Ranks
     world = Ranks(MPI.COMM_WORLD)
     share_cores(world.comm.Split_type(MPI.COMM_TYPE_SHARED).size)
@@ -113,16 +125,19 @@ WATCHER = "import sys; said = sys.stdin.read(); said or print('\\n' + sys.argv[1
 
 
 @contextlib.contextmanager
-def watched(world, sentence):
-    """Inside, where this process is killed, which mpiexec does to all when one of them ends, the sentence is said on stderr."""
-    if world.size == 1 or world.rank:
+def watched(speaks, sentence, lost=()):
+    """Inside, where this process is killed, which mpiexec does to all when one of them ends, the sentence is said on stderr.
+
+    speaks  whether this is the process that speaks for all    lost  what tells it by an exception, too
+    """
+    if not speaks:
         yield
         return
     watcher = subprocess.Popen([sys.executable, "-I", "-S", "-c", WATCHER, sentence], stdin=subprocess.PIPE, start_new_session=True)
     goodbye = b"goodbye"
     try:
         yield
-    except world.Lost:
+    except lost:
         goodbye = None
         raise
     finally:

@@ -28,10 +28,11 @@ class Agreed(ValueError):
 
 class Ranks(World):
     """World for the processes of a communicator of mpi4py.   ways  over how many of them the experts are spread"""
-    Lost = MPI.Exception        # what its methods raise where another process is gone
+    Lost = MPI.Exception
 
     def __init__(self, comm, ways=1):
         self.comm, self.rank, self.size, self.ways = comm, comm.rank, comm.size, ways
+        self.speaks = self.rank == 0
         self.everybody = engine(comm)
         self.together = engine(comm.Split(comm.rank // ways))                 # those that have each expert once
         self.copies = engine(comm.Split(comm.rank % ways))                    # those that have the same experts
@@ -96,15 +97,15 @@ class Ranks(World):
         result = refusal = None
         try:
             result = work(*args)
-        except SystemExit as error:                                           # --help, or options that the parser has refused
-            refusal = error
+        except SystemExit as error:                                           # --help, or options of which the parser has spoken
+            result, refusal = error, "its options are refused"
         except (ValueError, OSError) as error:
-            refusal = error
+            refusal = str(error)
         except MemoryError as error:
-            refusal = ValueError(f"not enough memory ({str(error) or 'it is used up'}); expected smaller sizes")
-        refusals = self.comm.allgather(None if refusal is None else str(refusal))
-        if isinstance(refusal, SystemExit):
-            raise refusal
+            refusal = f"not enough memory ({str(error) or 'it is used up'}); expected smaller sizes"
+        refusals = self.comm.allgather(refusal)
+        if isinstance(result, SystemExit):
+            raise result
         for rank, sentence in enumerate(refusals):
             if sentence is not None:
                 raise Agreed(sentence if refusals == [sentence] * self.size else f"process {rank}: {sentence}")

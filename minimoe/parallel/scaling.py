@@ -46,10 +46,14 @@ def options(argv):
     given = parser.parse_args(argv)
     for name, least in dict(repeats=1, seconds=0.0).items():
         config.check_at_least(given, least, name)
-    given.case, *_ = cases(given.size, "switch")
+    sizes = given.size.split(",")
+    config.expect(len(sizes) == 4 and all(n.isdecimal() and 0 < int(n) < config.MOST for n in sizes), "size", given.size or "empty",
+                  "D,T,B,E: width, bytes, batch and experts, each an integer, 1 or more")
+    given.case, = cases(given.size, "switch")
     E, B = given.case.cfg.n_experts, given.case.train.batch_size
     for n in given.processes:
-        config.expect(n >= 1 and E % n == 0 and B % n == 0, "processes", n, f"divisors of {E} experts and of a batch of {B}")
+        config.expect(n >= 1 and E % n == 0 and B % n == 0, "processes", n,
+                      f"1 or more, a divisor of {E} experts and of a batch of {B}")
     ok = given.json is None or given.json and command.writable(given.json)
     config.expect(ok, "json", given.json or "empty", "a file in a folder that can be written")
     return given
@@ -154,6 +158,7 @@ def work(argv, world):
     given = world.agree(options, argv)
     if given.job:
         return job(given, world)
+    world.agree(config.expect, world is ALONE, "processes", given.processes, f"{PROGRAM} without mpiexec: it starts them itself")
     records = [*measure(given)]
     if given.json:
         replace(Path(given.json), lambda file: file.write(json.dumps(records, indent=1).encode()))
