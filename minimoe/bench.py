@@ -152,7 +152,10 @@ def markdown(result):
     yield f"Preset {result['preset']}; {result['precision']}; {where}; best matmul {result['best_matmul_gflops']:.0f} GFLOP/s."
     yield table(head, rows)
     if peak:
-        yield f"The datasheet's: NVIDIA's H200 datasheet has {peak} TFLOP/s, dense{' TF32' * (result['precision'] == 'float32')}."
+        yield (f"The datasheet's: NVIDIA's H200 datasheet has {peak} TFLOP/s, dense{' TF32' * (result['precision'] == 'float32')}. "
+               "CuPy has TF32 for products of two matrices, PyTorch for stacks of them, too.")
+    if result["precision"] == "bfloat16" and "gpu" not in on:
+        yield "bfloat16 is emulated by ours on a CPU: rounded float32, which takes longer; PyTorch's is autocast."
     if against:
         worst = max(max(r["agreement"]["loss"], r["agreement"]["gradient"]) for r in records)
         yield f"Loss and gradients are equal to {against}'s: in float64 they differ by {worst:.0e} at most, relatively."

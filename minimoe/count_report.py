@@ -112,7 +112,7 @@ def remarks(job, found, chips):
                    f"within {chips:,}; idle chips: {chips - one.w:,}.")
     uneven = [one.strategy for one in found if job.B % one.n]
     if uneven:
-        yield f"{job.B:,} sequences do not divide evenly ({'; '.join(uneven)}): memory and times are those of the busiest chip."
+        yield f"A batch of {job.B:,} does not divide evenly ({'; '.join(uneven)}): memory and times are those of the busiest chip."
     for name in (name for name, ways in grids(m, chips).items() if not ways):
         yield (f"{name}: left out, as no n x m = {chips:,} with n, m > 1 has an m that divides "
                f"{m.H:,} heads and {m.F:,} hidden units.")
@@ -124,7 +124,7 @@ def verdict(job, found, chip):
     """Which strategy to take, in a sentence."""
     best, tokens = quickest(found, chip), job.B * sum(job.lengths)
     if best.adafactor > chip.memory:
-        return (f"None fits into {chip.memory:.1f} GB: {best.strategy} comes nearest with {scaled(1e9 * best.adafactor, 'B')}; "
+        return (f"None fits into {chip.memory:.4g} GB: {best.strategy} comes nearest with {scaled(1e9 * best.adafactor, 'B')}; "
                 "more chips, fewer --batch-size or --seq-len ask for less.")
     return (f"Of those that fit, {best.strategy} on {best.n:,} x {best.w:,} is the quickest: {timed(best.step)} for "
             f"{tokens:,} tokens, {percent(best.communication)} of it communication.")

@@ -348,7 +348,7 @@ def test_every_preset_has_its_plan(name, chips, capsys):
     assert [row[0] for row in found] == [strategy for strategy, ways in grids(m, chips).items() if ways]
     assert ("no experts" in out) == (m.E == 0) and out.count("left out") == sum(not ways for ways in grids(m, chips).values())
     assert "nan" not in out and "inf" not in out
-    assert out.splitlines()[-1].startswith(("Of those that fit, ", "None fits into 34.4 GB: "))
+    assert out.splitlines()[-1].startswith(("Of those that fit, ", "None fits into 34.36 GB: "))
 
 
 @not_strict
@@ -368,9 +368,9 @@ def test_what_a_plan_says(capsys):
         assert line + "\n" in out
     assert "second-hand" in out and "a chip has 2 of 64 experts, 1/32 of each; copies of an expert: 1;" in out
     out = said(capsys, *"--plan --preset glam-64b-64e --chips 64".split())
-    assert "None fits into 34.4 GB: expert, model and data comes nearest with " in out
+    assert "None fits into 34.36 GB: expert, model and data comes nearest with " in out
     out = said(capsys, *"--plan --preset switch --chips 8".split())
-    assert "12 sequences do not divide evenly (data; expert and data)" in out
+    assert "12 does not divide evenly (data; expert and data)" in out
 
 
 @not_strict
