@@ -62,7 +62,7 @@ def dense_ffn(x, p):
 def sparse_ffn(x, p, route, C, mask, noise, experts=None):
     """x + MoE(RMSNorm(x)), the second sublayer of a sparse block: all tokens of the batch are one group.
 
-    (B, T, D) -> (B, T, D); arguments, losses and seen as in moe_layer; experts None: relu.   backward(dy, dbalance, dz) -> dx, dp
+    (B, T, D) -> (B, T, D); arguments, losses and seen as in moe_layer, experts None its own.   backward(dy, dbalance, dz) -> dx, dp
     """
     n, back_norm = rms_norm(x.reshape(-1, x.shape[-1]), p["norm"], EPS)       # (N, D)
     (y, balance, z, seen), back_moe = moe_layer(n, p["router"], p["W1"], p["W2"], route, C, mask, noise, experts or relu_experts)

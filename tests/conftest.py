@@ -24,7 +24,10 @@ def pytest_configure(config):
     if name == "strict":
         from tests import strict
         name = strict
-    backend.use(name)
+    try:
+        backend.use(name)
+    except ValueError as error:
+        raise pytest.UsageError(f"--{error}") from None
     for exercise in EXERCISES:
         config.addinivalue_line("markers", f"ex_{exercise}: the checks of this exercise")
 
