@@ -40,7 +40,7 @@ def begin(kind, configs, folder, theta=None, world=ALONE):
     world.agree(guarded, folder, start.claim, folder, world)
     try:
         save(kind, configs, corpus, state, folder, world)
-    except ValueError:                                                        # no room: the folder is free again
+    except BaseException:                                                     # no room, or Ctrl-C: the folder is free again
         if world.rank == 0:
             (folder / checkpoint.METRICS).unlink()
         raise

@@ -321,6 +321,19 @@ def same_everywhere(world, state, shapes):
     return len(set(world.comm.allgather(digest[0]))) == 1 == len(set(world.copies.comm.allgather(digest[1])))
 
 
+def dots(world):
+    """A vector's square over all processes, of which one rounds otherwise than the others: what each gets, and has by itself."""
+    from minimoe.parallel import ranks
+    configs, task, state = begun(CASES["switch"], world)
+    plain, off = ranks.dot, 1 + 1e-14 * (world.rank == 1)
+    ranks.dot = lambda a, b: plain(a, b) * off
+    try:
+        total, own = world.dot(task.shapes, state.theta, state.theta), ranks.dot(state.theta, state.theta)
+    finally:
+        ranks.dot = plain
+    return [world.comm.allgather(float(x).hex()) for x in (total, own)]
+
+
 def refusals(world):
     """What all processes hear where one or all of them fail, and where they are not the same."""
     def fails(*ranks, error=ValueError("no")):
@@ -391,6 +404,7 @@ def everything(comm):
         facts[f"evaluations/{ways}"] = evaluations(CASES["switch"], world)
         facts[f"kept/{ways}"] = {name: kept(CASES[name], world) for name in ("switch", "adafactor")}
         arrays.update({f"step/{ways}/{key}": a for key, a in one_step(CASES["gshard"], world).items()})
+        facts[f"dots/{ways}"] = dots(world)
         facts[f"traffic/{ways}"] = traffic(Ranks(comm, ways))
     for (router, precision), case in LOW.items():
         arrays.update({f"low/{router}/{precision}/{key}": a for key, a in one_step(case, worlds[2]).items()})

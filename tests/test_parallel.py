@@ -178,6 +178,16 @@ def test_a_state_that_is_shared_out_is_put_together_again(n, of):
             assert same and [of_rank[0] for of_rank in lengths] == [shared + (whole - shared) // ways] * n
 
 
+@pytest.mark.parametrize("n", [2, 4])
+def test_all_have_the_same_bits_of_a_norm(n, of):
+    """Also where one rounds otherwise, as on another kind of machine: they clip alike, and their weights do not part."""
+    whole = worker.begun(CASES["switch"])[2].theta
+    for ways in (1, 2, 4)[:n // 2 + 1]:
+        total, own = of(n)[1][f"dots/{ways}"]
+        assert len(set(total)) == 1 and off(float.fromhex(total[0]), whole @ whole) <= 1e-13
+        assert own[0] != own[1], "one rounds otherwise"
+
+
 def calls_of(traffic, engine, operation):
     return [size for name, op, size in traffic["calls"] if (name, op) == (engine, operation)]
 

@@ -12,6 +12,7 @@ import pytest
 
 import train
 from minimoe import checkpoint
+from minimoe.parallel import launch
 
 from .commands import ROOT, TEXT, arrays, assert_refused, call, load, metrics, text  # noqa: F401
 from .test_parallel import MPIEXEC, finished, needs_mpi, start
@@ -102,6 +103,7 @@ def test_the_checkpoint_goes_on_on_any_number_of_processes(n, ways, run2, tmp_pa
     out = copied(run2, tmp_path)
     code, said, err = job(n, "--resume", "--out", out, "--expert-parallel", ways)
     assert code == 0, err
+    assert bar_ends(err) == ["a step has 4 groups from now on, 2 before: queues are shorter"] * (n == 4)
     assert re.search(r"held out: ([\d.]+) nats", said)[1] == re.search(r"held out: ([\d.]+) nats", run2[1][1])[1]
     assert said.split("a sample:")[1] == run2[1][1].split("a sample:")[1]
     assert arrays(out) == arrays(run2[0])
@@ -244,6 +246,53 @@ def test_ranks_with_other_options_data_or_versions_are_refused(source, tmp_path)
     there = ["-wdir", source.parent], ROOT / "train.py", [*rest, "--data", "text.txt"]
     here = ["-wdir", tmp_path], ROOT / "train.py", [*rest, "--data", "text.txt"]
     assert_one_sentence(unlike(there, here), "process 1 has data with the hash", "process 0")
+    assert not (tmp_path / "run").exists()
+
+
+# Processes that do not meet
+
+@pytest.mark.parametrize("n, rank", launch.LAUNCHERS.items())
+def test_processes_of_a_job_of_another_mpi_are_refused_once(n, rank, source, tmp_path):
+    """mpi4py knows of one process, whichever it is: process 0 says so, and nobody trains alone."""
+    argv = [*SMALL, "--data", source, "--out", tmp_path / "run"]
+    for number, sentences in enumerate([["train.py: " + launch.OTHER_MPI.format(2, 1)], []]):
+        code, said, err = finished(start(sys.executable, "train.py", *argv, **{n: "2", rank: str(number)}))
+        assert (code, said) == (2, "") and not (tmp_path / "run").exists()
+        assert [line for line in err.splitlines() if line.startswith("train.py: ")] == sentences, err       # mpi4py may warn, too
+
+
+AT_FIRST = """
+import os, sys, time, types
+rank = os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK"))
+if "train.py" in " ".join(sys.orig_argv) and rank in {what}:
+    sys.path.insert(0, {root!r})
+    from minimoe import run
+    from minimoe.parallel import launch
+    import signal
+    exec({what}[rank])
+"""
+
+
+def at_first(folder, **what):
+    """The environment of a job whose processes do something before train.py is read.   what  {"rank0": lines of Python}"""
+    what = {name.removeprefix("rank"): lines for name, lines in what.items()}
+    (folder / "sitecustomize.py").write_text(AT_FIRST.format(root=str(ROOT), what=what), encoding="utf-8")
+    return dict(PYTHONPATH=str(folder), PYTHONUNBUFFERED="")
+
+
+THERE = "launch.signal = types.SimpleNamespace(alarm=lambda n: (signal.alarm(n), open('{0}', 'w', encoding='utf-8').close()))"
+DIES_THEN = "while not os.path.exists('{0}'): time.sleep(0.01)\nos.kill(os.getpid(), 9)"
+
+
+@pytest.mark.parametrize("rank0, rank1", [("launch.MEET_SECONDS = 2", "sys.modules['mpi4py'] = None"), (THERE, DIES_THEN)],
+                         ids=["one has no mpi4py", "one is killed"])
+def test_processes_that_do_not_meet_end_with_one_sentence(rank0, rank1, source, tmp_path):
+    """One waits for the other inside MPI: until its time is up, or mpiexec ends it."""
+    env = at_first(tmp_path, rank0=rank0.format(tmp_path / "there"), rank1=rank1.format(tmp_path / "there"))
+    before = time.monotonic()
+    code, said, err = job(2, *SMALL, "--data", source, "--out", tmp_path / "run", **env)
+    assert code != 0 and "model: " not in said and time.monotonic() - before < 10
+    assert err.count(launch.NOT_MET.format("train.py")) == err.count("train.py: ") == 1 and "Traceback" not in err, err
     assert not (tmp_path / "run").exists()
 
 
@@ -398,3 +447,15 @@ def test_ctrl_c_saves_and_says_once_how_to_go_on(who, source, tmp_path):
     assert said.count("stopped and saved at step") == 1 and f"stopped and saved at step {step}; go on with: " in said
     assert [r["step"] for r in metrics(tmp_path / "run")] == [*range(1, step + 1)]
     assert_goes_on(tmp_path / "run")
+
+
+def test_ctrl_c_in_the_last_validation_says_once_how_to_go_on(source, tmp_path):
+    """Through a pipe, as mpiexec has one; and where process 1 hears of it first. What process 0 says is not lost in the abort."""
+    ctrl_c = "run.held_out_loss = lambda *args: (time.sleep({}), signal.raise_signal(signal.SIGINT))"
+    env = at_first(tmp_path, rank0=ctrl_c.format(0.1), rank1="launch.SAID_SECONDS = 3; " + ctrl_c.format(0))
+    code, said, err = job(2, *SMALL, "--data", source, "--out", tmp_path / "run", **env)
+    assert code == 130 and "Traceback" not in err and "train.py: " not in err, err
+    assert said.count("stopped before the last validation; saved at step 40; go on with: ") == said.count("--resume") == 1
+    assert metrics(tmp_path / "run")[-1]["val_loss"] is None
+    code, said, err = on_one("train.py", "--resume", "--out", tmp_path / "run")
+    assert code == 0 and "held out: " in said and metrics(tmp_path / "run")[-1]["val_loss"] > 0, err

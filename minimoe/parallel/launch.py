@@ -36,9 +36,10 @@ SAID_SECONDS = 0.5              # more than it needs to pass a sentence on
 
 def launched():
     """How many processes mpiexec has started, and which of them this is: 1 and 0 without it."""
-    for n, rank in LAUNCHERS.items():
-        if os.environ.get(n, "").isdecimal():
-            return int(os.environ[n]), int(os.environ.get(rank, 0))
+    for names in LAUNCHERS.items():
+        n, rank = (os.environ.get(name, "") for name in names)
+        if n.isdecimal():
+            return int(n), int(rank) if rank.isdecimal() else 0
     return 1, 0
 
 
@@ -56,11 +57,13 @@ def in_world(program, work, argv):
     if world is ALONE:
         return work(argv, world)
     from .ranks import Agreed
+    sys.stdout.reconfigure(line_buffering=True)               # to mpiexec it is a pipe, and Abort loses what waits in it
     try:
         return work(argv, world)
     except (Agreed, SystemExit):
         raise
     except KeyboardInterrupt:
+        time.sleep(SAID_SECONDS)                              # process 0 may have heard of it, too, and says how to go on
         end_all(world, 130)
     except world.Lost as error:                               # another one is gone, and mpiexec is about to end this one, too
         time.sleep(LOST_SECONDS)

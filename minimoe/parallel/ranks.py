@@ -47,7 +47,8 @@ class Ranks(World):
         groups, E = configs["train"].accumulate, configs["model"].n_experts
         yield f"{self.size} processes, each with {groups // self.size} of the {groups} groups of a step"
         if self.ways > 1:
-            yield f"each has {E // self.ways} of {E} experts; every expert is in {self.size // self.ways} of them"
+            copies = self.size // self.ways
+            yield f"each has {E // self.ways} of {E} experts" + f", of which there are {copies} copies" * (copies > 1)
 
     def task(self, kind, configs):
         check_experts(kind, configs, self.ways)
