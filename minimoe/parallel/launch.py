@@ -24,8 +24,6 @@ PACKAGE = Path(__file__).parent.parent
 LAUNCHERS = {"PMI_SIZE": "PMI_RANK", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
 MISSING = "several processes need mpi4py and an MPI library ({}); expected both: pip install mpi4py mpich"
 WINDOWS = "several processes on Windows; expected one there: --accumulate N computes what N processes do, and WSL has mpiexec"
-
-
 OTHER_MPI = "mpiexec has started {} processes, and mpi4py knows of {}; expected both of one MPI: pip install mpi4py mpich"
 NOT_MET = "{}: the processes of this job have not met; expected mpi4py, NumPy and this code where each of them runs"
 
