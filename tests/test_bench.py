@@ -137,7 +137,7 @@ def test_the_best_product_of_a_device_is_of_the_largest_square_that_is_not_long(
 
 def test_without_cupy_its_backend_is_refused_in_one_sentence(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    assert bench.main(["--backend", "cupy", "--sizes", "gpu", "--against", "torch"]) == 2
+    assert bench.main(["--backend", "cupy", "--sizes", "gpu"]) == 2
     _, err = capsys.readouterr()
     assert "backend is 'cupy'" in err and err.count("\n") == 1
 
