@@ -16,7 +16,8 @@ ENDED = "train.py: a process of this job was ended, and with it all others; the 
 def options(argv):
     """The kind that --preset names, where its options start from, and what was given on the command line: {name: value}."""
     parser = command.Parser("train.py", "Train a Switch or GLaM language model, a dense one, or an encoder-decoder, on bytes.")
-    parser.add_argument("--preset", choices=PRESETS, help="what is trained, and where its options start from; --preset switch-t5 --help shows that one's [switch]")
+    parser.add_argument("--preset", choices=PRESETS, help="what is trained, and where its options start from; --preset switch-t5 "
+                        "--help shows that one's [switch]")
     parser.add_argument("--out", default="run", metavar="DIR", help="folder for checkpoint.npz and metrics.jsonl [run]")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, with its options")
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="array module [numpy]")
@@ -62,7 +63,7 @@ def train(kind, configs, given, folder, world):
         configs, corpus, state = run.begin(kind, configs, folder, world=world)
     print(*run.describe(kind, configs, corpus), *world.describe(configs), sep="\n")
     ended = ENDED.format(command.line("python", "train.py", "--resume", "--out", folder))
-    with launch.watched(world.speaks, ended, world.Lost):
+    with launch.watched(world.size > 1 and world.rank == 0, ended, world.Lost):
         state = run.to_the_end(kind, configs, corpus, state, folder, "python train.py", world)
         whole = state and world.whole(kind, configs, state)
     if whole:

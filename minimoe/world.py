@@ -10,10 +10,9 @@ class World:
     """One process. With several, each takes its groups of every step, and all keep the same weights.
 
     rank, size  this process's number, from 0, and how many there are
-    speaks      whether it is the one of many that speaks for all
     Lost        what its methods raise where another process is gone
     """
-    rank, size, speaks, Lost = 0, 1, False, ()
+    rank, size, Lost = 0, 1, ()
 
     def split(self, ways):
         """The same processes, with the experts spread over `ways` of them.   Raises ValueError where that cannot be"""

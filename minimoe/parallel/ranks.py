@@ -32,7 +32,6 @@ class Ranks(World):
 
     def __init__(self, comm, ways=1):
         self.comm, self.rank, self.size, self.ways = comm, comm.rank, comm.size, ways
-        self.speaks = self.rank == 0
         self.everybody = engine(comm)
         self.together = engine(comm.Split(comm.rank // ways))                 # those that have each expert once
         self.copies = engine(comm.Split(comm.rank % ways))                    # those that have the same experts
