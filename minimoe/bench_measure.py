@@ -6,8 +6,8 @@ B batch   T time   D model width   E experts
 import contextlib
 import dataclasses
 import functools
-import operator
 import multiprocessing
+import operator
 import os
 import signal
 import threading
@@ -19,6 +19,7 @@ from . import bench_machine as machine
 from . import config, model, moe, optim, step
 from .backend import host, xp
 from .generate import decode_step, generate
+from .more import precision as low
 from .params import initial, views
 
 TOKENS = 256                    # sampled
@@ -46,8 +47,7 @@ def random_batch(case, rng):
 
 def task_of(case):
     """The model as a task in the case's precision."""
-    from .more import precision
-    return precision.task(case.cfg, case.train.precision)
+    return low.task(case.cfg, case.train.precision)
 
 
 def ours(case):
@@ -118,7 +118,6 @@ def timers(precision="float32"):
 
     In another precision than float32 they are those of the copies that compute in it.
     """
-    from .more import precision as low
     copies = {} if precision == "float32" else {model: low.core(precision), moe: low.low_moe()}
     spent, inner = dict.fromkeys(PARTS, 0.0), []
 
@@ -167,8 +166,7 @@ def best_matmul(case, seconds):
     """GFLOP/s of the best product: on a device in the case's precision, on the host of float32."""
     if xp.on_cpu:
         return machine.best_on_host(seconds)
-    from .more import precision
-    return machine.best_on_device(operator.matmul if case.train.precision == "float32" else precision.product, seconds)
+    return machine.best_on_device(operator.matmul if case.train.precision == "float32" else low.product, seconds)
 
 
 def sampling(case):

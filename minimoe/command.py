@@ -57,9 +57,7 @@ def exit_code(program, work, *args):
     sys.stdout, sys.stderr = Console(sys.stdout), Console(sys.stderr)
     try:
         return work(*args) or 0
-    except MemoryError as error:
-        return refuse(program, f"not enough memory ({str(error) or 'it is used up'}); expected smaller sizes")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         return refuse(program, error)
     except KeyboardInterrupt:
         return 130
@@ -82,9 +80,16 @@ def note(sentence):
     print(sentence, file=sys.stderr)
 
 
+def sentence(error):
+    """What an error says, in one line."""
+    if isinstance(error, MemoryError):
+        error = f"not enough memory ({str(error) or 'it is used up'}); expected smaller sizes"
+    return " ".join(str(error).split())
+
+
 def refuse(program, error):
     """Say on stderr, in one sentence, why the program does not go on: the exit code 2."""
-    print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"{program}: {sentence(error)}", file=sys.stderr)
     return 2
 
 

@@ -400,7 +400,7 @@ LOST, DIES = "from mpi4py import MPI; raise MPI.Exception(MPI.ERR_OTHER)", "os.k
 
 @pytest.mark.parametrize("what, said", [
     ({"1": "raise ValueError('of its own')"}, "train.py: process 1: of its own\n"),
-    ({"1": "raise MemoryError"}, "train.py: process 1: not enough memory\n"),
+    ({"1": "raise MemoryError"}, "train.py: process 1: not enough memory (it is used up); expected smaller sizes\n"),
     ({"0": LOST, "1": DIES}, "train.py: a process of this job was ended"),
     ({"0": DIES, "1": LOST}, "train.py: a process of this job was ended"),
     ({"0": LOST}, "train.py: process 0: the others do not answer"),

@@ -67,7 +67,7 @@ def in_world(program, work, argv):
         time.sleep(LOST_SECONDS)
         end_all(world, 1, f"{program}: process {world.rank}: the others do not answer ({error})")
     except (ValueError, OSError, MemoryError) as error:
-        end_all(world, 2, f"{program}: process {world.rank}: {' '.join(str(error).split()) or 'not enough memory'}")
+        end_all(world, 2, f"{program}: process {world.rank}: {command.sentence(error)}")
     except Exception:
         end_all(world, 1, traceback.format_exc().rstrip())
 

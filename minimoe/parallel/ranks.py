@@ -14,6 +14,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ..backend import host, xp
+from ..command import sentence
 from ..config import expect
 from ..cores import dot
 from ..params import leaves, n_shared, size
@@ -73,7 +74,7 @@ class Ranks(World):
             self.copies.sum_(grad[shared:])
 
     def dot(self, shapes, a, b):
-        shared = n_shared(shapes) if self.ways > 1 else len(a)
+        shared = n_shared(shapes)
         # what is shared all processes have, an expert size / ways of them: so the sum has the same bits for all
         total = (dot(a[:shared], b[:shared]) + self.ways * dot(a[shared:], b[shared:])).reshape(1) / self.size
         self.everybody.sum_(total)
@@ -99,16 +100,14 @@ class Ranks(World):
             result = work(*args)
         except SystemExit as error:                                           # --help, or options of which the parser has spoken
             result, refusal = error, "its options are refused"
-        except (ValueError, OSError) as error:
-            refusal = str(error)
-        except MemoryError as error:
-            refusal = f"not enough memory ({str(error) or 'it is used up'}); expected smaller sizes"
+        except (ValueError, OSError, MemoryError) as error:
+            refusal = sentence(error)
         refusals = self.comm.allgather(refusal)
         if isinstance(result, SystemExit):
             raise result
-        for rank, sentence in enumerate(refusals):
-            if sentence is not None:
-                raise Agreed(sentence if refusals == [sentence] * self.size else f"process {rank}: {sentence}")
+        for rank, why in enumerate(refusals):
+            if why is not None:
+                raise Agreed(why if refusals == [why] * self.size else f"process {rank}: {why}")
         return result
 
     def same(self, facts):
@@ -125,8 +124,8 @@ class Ranks(World):
             shared = n - own
             return np.concatenate([whole[:shared], whole[shared + self.rank % self.ways * own:][:own]])
 
-        parts = map(cut, (state.theta, state.m, state.v), lengths(kind, configs, self.task(kind, configs).shapes))
-        return state._replace(**dict(zip(("theta", "m", "v"), parts)))
+        theta, m, v = map(cut, state[:3], lengths(kind, configs, self.task(kind, configs).shapes))
+        return state._replace(theta=theta, m=m, v=v)
 
     def whole(self, kind, configs, state):
         if self.rank >= self.ways:
@@ -138,8 +137,8 @@ class Ranks(World):
             owned = self.together.comm.gather(part[len(part) - own:])
             return None if self.rank else np.concatenate([part[:len(part) - own], *owned])
 
-        wholes = [join(*pair) for pair in zip((state.theta, state.m, state.v), lengths(kind, configs, kind.task(configs).shapes))]
-        return None if self.rank else state._replace(**dict(zip(("theta", "m", "v"), wholes)))
+        theta, m, v = map(join, state[:3], lengths(kind, configs, kind.task(configs).shapes))
+        return None if self.rank else state._replace(theta=theta, m=m, v=v)
 
 
 def check_grid(ways, size):
