@@ -1,6 +1,6 @@
 """The house rules that a program can read: who imports whom, what stands at the top, how long a page is.
 
-New files: a file of the core has its place in CORE, a tool in TOOLS, a folder in FOLDERS.
+New files: a file of the core has its place in CORE, a tool in TOOLS, a folder in FOLDERS, a tool over all of them in LAST.
 """
 import ast
 import sys
@@ -13,8 +13,9 @@ PACKAGE = ROOT / "minimoe"
 
 # in reading order; tools around the core; by subject, never imported by the core
 CORE = "backend kernels cores config params ops attention load router moe model optim world step checkpoint generate".split()
-TOOLS = "count_papers count_costs count_plan count_report memory command count watch start run bench_cases bench_machine bench_peer bench_torch bench_measure bench history plot view doctor".split()
-FOLDERS = "data t5 more parallel lessons grade".split()
+TOOLS = "count_papers count_costs count_plan count_report memory command count watch start run bench_cases bench_machine bench_peer bench_torch bench_measure bench history plot".split()
+FOLDERS = "data t5 more parallel grade lessons".split()
+LAST = "view doctor".split()
 COMMANDS = {"finetune", "export", "bench_hf", "distil", "upcycle", "quality", "mixture", "fewshot", "study", "scaling"}      # of the folders
 TOP = {"minimoe", "tests", "train.py", "sample.py", "README.md", "requirements.txt", "LICENSE", ".gitignore", ".ci"}
 
@@ -55,8 +56,8 @@ def imports(path):
 
 
 def room(name):
-    """Where a module stands: its number in the order of CORE, then TOOLS, then FOLDERS."""
-    return [*CORE, *TOOLS, *FOLDERS].index(name.split(".")[0])
+    """Where a module stands: its number in the order of CORE, TOOLS, FOLDERS, LAST."""
+    return [*CORE, *TOOLS, *FOLDERS, *LAST].index(name.split(".")[0])
 
 
 def module_of(path):
@@ -81,7 +82,7 @@ def test_a_file_imports_only_what_stands_above_it(path):
 @pytest.mark.parametrize("path", FILES, ids=names)
 def test_only_the_border_imports_numpy_and_nobody_an_unknown_library(path):
     me = path.relative_to(PACKAGE).as_posix()
-    core = "/" not in me and me.removesuffix(".py") not in TOOLS
+    core = "/" not in me and me.removesuffix(".py") not in (*TOOLS, *LAST)
     for _, foreign in imports(path):
         if foreign is None or foreign in sys.stdlib_module_names:
             continue
@@ -92,7 +93,7 @@ def test_only_the_border_imports_numpy_and_nobody_an_unknown_library(path):
 
 def test_no_file_of_the_core_stands_outside_the_order():
     here = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
-    assert here <= {*CORE, *TOOLS}, f"give {here - {*CORE, *TOOLS}} a place in CORE or TOOLS"
+    assert here <= {*CORE, *TOOLS, *LAST}, f"give {here - {*CORE, *TOOLS, *LAST}} a place in CORE, TOOLS or LAST"
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders <= set(FOLDERS), f"give {folders - set(FOLDERS)} a place in FOLDERS"
 
@@ -141,7 +142,7 @@ def test_every_open_names_its_encoding_and_no_file_prints(path):
             called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
             given = {k.arg for k in node.keywords}
             binary = any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in node.args[1:2])
-            speaks = path.stem in (*TOOLS, "__main__", *COMMANDS) or path.parent.name == "grade" and path.stem == "__init__"   # in a notebook
+            speaks = path.stem in (*TOOLS, *LAST, "__main__", *COMMANDS) or path.parent.name == "grade" and path.stem == "__init__"   # in a notebook
             assert called != "print" or speaks or "file" in given, f"{path.name}:{node.lineno} prints"
             bytes_ = binary or isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in ("os", "archive", "file")
             assert called != "open" or bytes_ or "encoding" in given, f"{path.name}:{node.lineno} opens without encoding"
