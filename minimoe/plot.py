@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from . import command, config, history
 from .checkpoint import replace
+from .fonts import fonts
 from .run import guarded
 
 PROGRAM = "python -m minimoe.plot"
@@ -21,19 +22,9 @@ DASHED = dict(color="black", linestyle=(0, (6, 4)), linewidth=1.5)
 
 # eight that everybody tells apart (Okabe and Ito); their yellow is darkened, so that it can be seen on white
 COLOURS = "#0072B2 #D55E00 #009E73 #CC79A7 #56B4E9 #E69F00 #000000 #8C7A00".split()
-CHINESE = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Noto Sans CJK JP", "Microsoft YaHei", "SimHei", "PingFang SC",
-           "Hiragino Sans GB", "Heiti SC", "STHeiti", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback")
 PICTURES = dict(loss="loss", load="load of the experts, % of the tokens (dashed: even shares)",
                 domains="who serves which domain, in the last tenth of the steps", drops="choices that found no slot",
                 entropy="entropy of the gates, log E at most", specialisation="what a token's expert tells about its domain")
-
-
-def fonts():
-    """{name: font} of all letters: the one that comes with matplotlib, and one for Chinese where there is one."""
-    from matplotlib import font_manager
-    there = {font.name for font in font_manager.fontManager.ttflist}
-    names = [name for name in ("DejaVu Sans", *CHINESE) if name in there][:2]
-    return {name: font_manager.get_font(font_manager.findfont(name)) for name in names}
 
 
 def label(name, most=24):

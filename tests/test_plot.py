@@ -3,12 +3,14 @@ import json
 import logging
 import math
 import re
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minimoe import checkpoint, history, plot
+from minimoe import checkpoint, fonts, history, plot
 
 from .commands import as_before, assert_refused, call, new_run, not_strict, text  # noqa: F401
 
@@ -189,7 +191,7 @@ def test_any_name_can_be_drawn_without_a_warning(name, tmp_path, caplog):
 
 
 def test_signs_that_no_font_has_become_escapes(monkeypatch):
-    monkeypatch.setattr(plot, "CHINESE", ())
+    monkeypatch.setattr(fonts, "CHINESE", ())
     assert plot.label("诗 run é\n") == "\\u8bd7 run é\\n" and plot.label("a\udc80") == "a\\udc80"
     assert plot.label("x" * 30) == "…" + "x" * 23
 
@@ -197,8 +199,43 @@ def test_signs_that_no_font_has_become_escapes(monkeypatch):
 def test_a_chinese_font_is_used_where_there_is_one(monkeypatch):
     from matplotlib import font_manager
     assert [*plot.fonts()][0] == "DejaVu Sans"
-    monkeypatch.setattr(plot, "CHINESE", ("No Such Font", "STIXGeneral", "cmr10"))
+    monkeypatch.setattr(fonts, "CHINESE", ("No Such Font", "STIXGeneral", "cmr10"))
     assert [*plot.fonts()] == ["DejaVu Sans", "STIXGeneral"] and font_manager.findfont("STIXGeneral")
+
+
+def test_a_chinese_font_that_is_newer_than_matplotlib_s_list_is_found(tmp_path, monkeypatch):
+    """Its file is known by its name; one that is damaged is passed over, and one of another name is never opened."""
+    from matplotlib import font_manager
+    manager = font_manager.fontManager
+    source = font_manager.findfont("STIXGeneral")
+    for name in ("NotoSansCJK-Regular.ttf", "Other.ttf"):
+        shutil.copy(source, tmp_path / name)
+    (tmp_path / "SimHei.ttf").write_bytes(b"no font")
+    opened, add = [], manager.addfont
+    monkeypatch.setattr(fonts, "CHINESE", ("STIXGeneral",))
+    monkeypatch.setattr(manager, "ttflist", [font for font in manager.ttflist if font.name != "STIXGeneral"])
+    monkeypatch.setattr(manager, "addfont", lambda path: (opened.append(Path(path).name), add(path)))
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: sorted(map(str, tmp_path.iterdir())))
+    fonts.enter_new.cache_clear()
+    assert [*plot.fonts()] == ["DejaVu Sans", "STIXGeneral"]
+    assert opened == ["NotoSansCJK-Regular.ttf", "SimHei.ttf"]
+    monkeypatch.setattr(fonts, "CHINESE", ("No Such Font",))
+    assert [*plot.fonts()] == ["DejaVu Sans"] and len(opened) == 2, "the machine is asked once"
+
+
+def test_fonts_that_are_listed_are_not_looked_for(monkeypatch):
+    monkeypatch.setattr(fonts, "CHINESE", ("STIXGeneral",))
+    monkeypatch.setattr(fonts, "enter_new", lambda: pytest.fail("asked"))
+    assert [*plot.fonts()] == ["DejaVu Sans", "STIXGeneral"]
+
+
+@pytest.mark.parametrize("name, chinese", [
+    ("NotoSansCJK-Regular.ttc", True), ("NotoSansCJKsc-Regular.otf", True), ("NotoSansSC[wght].ttf", True),
+    ("SourceHanSansSC-Regular.otf", True), ("msyh.ttc", True), ("simhei.ttf", True), ("PingFang.ttc", True),
+    ("Hiragino Sans GB.ttc", True), ("STHeiti Light.ttc", True), ("wqy-microhei.ttc", True), ("wqy-zenhei.ttc", True),
+    ("DroidSansFallbackFull.ttf", True), ("DejaVuSans.ttf", False), ("NotoSans-Regular.ttf", False), ("NotoSerif-Bold.ttf", False)])
+def test_the_files_of_chinese_fonts_are_known_by_name(name, chinese):
+    assert bool(fonts.FILES.search(name)) == chinese
 
 
 def test_the_machine_s_own_style_stays_out_and_ours_does_not_stay(tmp_path):
