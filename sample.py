@@ -3,7 +3,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from minimoe import backend, checkpoint, command, config
+from minimoe import backend, checkpoint, command, config, view
 from minimoe.backend import host
 from minimoe.data import tokenizer
 from minimoe.generate import generate
@@ -31,6 +31,7 @@ def options(argv):
     parser.add_argument("--length-penalty", type=float, metavar="A", help="of beam search: 0 has none [0.6, as in T5]")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="same seed, same text [1]")
     parser.add_argument("--experts", action="store_true", help="colour characters by the expert of their last byte")
+    parser.add_argument("--html", metavar="FILE", help="also write a page that shows which expert read which character, and why")
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="array module [numpy]")
     given = parser.parse_args(argv)
     config.check_at_least(given, 1, "tokens")
@@ -39,11 +40,13 @@ def options(argv):
         config.check_at_least(given, 0.0, "temperature")
     if given.beam is not None:
         config.check_at_least(given, 1, "beam", most=1000)
-        for name, unused in (("temperature", None), ("top_k", 0), ("top_p", 0.95), ("seed", 1), ("experts", False)):
+        for name, unused in (("temperature", None), ("top_k", 0), ("top_p", 0.95), ("seed", 1), ("experts", False), ("html", None)):
             config.expect(getattr(given, name) == unused, name, getattr(given, name), "none beside --beam, which draws nothing")
     if given.length_penalty is not None:
         config.expect(given.beam, "length_penalty", given.length_penalty, "--beam beside it")
         config.check_at_least(given, 0.0, "length_penalty")
+    if given.html is not None:
+        view.check_path(given.html)
     config.expect(0 < given.top_p <= 1, "top_p", given.top_p, "a number above 0, at most 1")
     whole = given.prompt.encode("utf-8", "ignore").decode() == given.prompt
     config.expect(whole, "prompt", ascii(given.prompt), "text in UTF-8")
@@ -83,11 +86,19 @@ def say(pieces, n_experts):
         print("experts:", *(coloured(str(e), e) for e in range(n_experts)))
 
 
+def noting(pairs, noted):
+    """Yield pairs, and keep them in a list."""
+    for pair in pairs:
+        noted.append(pair)
+        yield pair
+
+
 def check_experts(given, sparse):
-    """Raises ValueError where there are none to colour by."""
-    if given.experts and not sparse:
-        raise ValueError(f"--experts with {given.checkpoint}, whose feed-forwards have no experts; expected a model with some there, "
-                         "as train.py's switch and switch-attention --experts-in both")
+    """Raises ValueError where there are none to colour by, or to show on a page."""
+    if (given.experts or given.html) and not sparse:
+        option = "--experts" if given.experts else "--html"
+        raise ValueError(f"{option} with {given.checkpoint}, whose feed-forwards have no experts; expected a model with some "
+                         "there, as train.py's switch and switch-attention --experts-in both")
 
 
 def write_on(given, kind, configs, theta):
@@ -97,10 +108,19 @@ def write_on(given, kind, configs, theta):
     check_experts(given, any("router" in block["ffn"] for block in p["blocks"].values()))
     check_finite(given.checkpoint, theta)
     temperature = 0.8 if given.temperature is None else given.temperature
-    tokens = generate(p, cfg, tokenizer.encode("\n" + given.prompt), given.tokens, temperature, given.top_k,
-                      given.top_p, given.seed, configs["data"].seq_len, range(tokenizer.PAD, cfg.vocab_size), attend(kind, cfg))
+    prompt, noted, context, attention = tokenizer.encode("\n" + given.prompt), [], configs["data"].seq_len, attend(kind, cfg)
+    tokens = generate(p, cfg, prompt, given.tokens, temperature, given.top_k, given.top_p, given.seed, context,
+                      range(tokenizer.PAD, cfg.vocab_size), attention)
     print(given.prompt, end="", flush=True)
-    say(characters(tokens), cfg.n_experts if given.experts else 0)
+    say(characters(noting(tokens, noted)), cfg.n_experts if given.experts else 0)
+    if given.html:
+        ids, seen = zip(*[*view.read(p, cfg, prompt, context, attention)][1:], *noted)           # without the line end before
+        view.write(given.html, page(given, view.characters(ids), seen, ids))
+
+
+def page(given, text, seen, ids=()):
+    """The page of what was written.   text, ids  as in view.page    seen  of each token"""
+    return view.page(Path(given.checkpoint).resolve().name, given.prompt, "written", text, view.joined(seen), ids)
 
 
 def answer(given, model):
@@ -110,7 +130,12 @@ def answer(given, model):
     check_experts(given, any(is_sparse(cfg, "decoder", i) for i in range(cfg.n_decoder_layers)))
     if given.beam is None:
         choose = show.chooser(given.temperature or 0, given.top_k, given.top_p, given.seed)
-        return say(show.stream(p, cfg, vocabulary, given.prompt, given.tokens, choose), cfg.n_experts if given.experts else 0)
+        noted, pieces = [], show.stream(p, cfg, vocabulary, given.prompt, given.tokens, choose)
+        say(noting(pieces, noted), cfg.n_experts if given.experts else 0)
+        if given.html:
+            config.expect(noted, "html", given.html, "none: the answer is empty, there is nothing to show")
+            view.write(given.html, page(given, [(text, 1) for text, _ in noted], [seen for _, seen in noted]))
+        return
     penalty = 0.6 if given.length_penalty is None else given.length_penalty
     for score, text in show.best(p, cfg, vocabulary, given.prompt, given.beam, given.tokens, penalty):
         print(f"{score:8.4f}  {text}")

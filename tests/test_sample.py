@@ -1,13 +1,18 @@
 """sample.py as a user calls it: texts, colours, whole characters, and one sentence for whatever is wrong."""
+import json
 import re
 
 import numpy as np
 import pytest
 
 import sample
+from minimoe import checkpoint
 from minimoe.data import tokenizer
+from minimoe.model import decoder
+from minimoe.more.kinds import LM
+from minimoe.params import views
 
-from .commands import as_before, assert_refused, call, in_a_process, new_run, not_strict, TEXT  # noqa: F401
+from .commands import as_before, assert_refused, call, in_a_process, new_run, not_strict, text, TEXT  # noqa: F401
 
 pytestmark = not_strict
 COLOUR = re.compile(r"\x1b\[38;5;\d+m(.*?)\x1b\[0m", re.S)
@@ -106,6 +111,53 @@ def test_a_dense_model_writes_but_has_no_experts(runs, capsys):
     capsys.readouterr()
     code = call(sample, "--checkpoint", runs["dense"], "--experts")
     assert_refused(capsys, code, "--experts", runs["dense"], "dense", program="sample.py")
+
+
+def page_of(path):
+    """The data of a page."""
+    page = path.read_text(encoding="utf-8")
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
+def test_the_page_has_the_experts_that_wrote(runs, write, tmp_path):
+    """Greedy, so plain ASCII behind the prompt."""
+    page, prompt = tmp_path / "page.html", "7 猫 "
+    body = write("--prompt", prompt, "--temperature", 0, "--experts", "--html", page).rsplit("experts: ", 1)[0]
+    data, colours = page_of(page), re.findall(r"\x1b\[38;5;(\d+)m(.*?)\x1b\[0m", body, re.S)
+    assert "".join(data["text"]) == prompt + "".join(text for _, text in colours)
+    assert len(data["ids"]) == len(prompt.encode()) + 40 and data["source"] == prompt and not data["groups"]
+    layer, ends = data["layers"][-1], np.cumsum(data["sizes"]) - 1
+    found = [layer["index"][t][0] for t in ends[len(prompt):]]
+    assert found == [sample.COLOURS.index(int(number)) for number, _ in colours]
+    _, state, configs, _ = checkpoint.load(runs["switch"], (LM,))
+    p, ids = views(state.theta, LM.task(configs).shapes), np.array([[10, *data["ids"][:23]]])          # a context at most
+    (_, _, _, seen), _ = decoder(p, configs["model"], ids, None, None, {})
+    np.testing.assert_allclose(layer["p"][:23], seen[1]["p"][1:], atol=1e-4)
+
+
+def test_a_page_of_a_long_prompt(write, tmp_path):
+    write("--prompt", "cats " * 50, "--html", tmp_path / "page.html")
+    assert "".join(page_of(tmp_path / "page.html")["text"]).startswith("cats " * 50)
+
+
+def test_a_page_of_an_encoder_decoder_s_answer(runs, text, tmp_path, capsys):
+    assert new_run(text, tmp_path / "t5", "--preset", "switch-t5", "--n-decoder-layers", 2) == 0
+    capsys.readouterr()
+    page, argv = tmp_path / "page.html", ["--checkpoint", tmp_path / "t5", "--prompt", "7 <extra_id_0> mat", "--tokens", 30]
+    assert call(sample, *argv, "--temperature", 1, "--html", page) == 0
+    data, out = page_of(page), capsys.readouterr().out
+    assert "".join(data["text"]) + "\n" == out and [layer["name"] for layer in data["layers"]] == ["decoder 1"]
+    assert not data["ids"] and len(data["layers"][0]["p"]) == len(data["text"])
+    assert_refused(capsys, call(sample, *argv, "--beam", 2, "--html", page), "--html is", "--beam", program="sample.py")
+
+
+@pytest.mark.parametrize("name, page, said", [
+    ("dense", "page.html", ["--html with", "dense", "no experts"]), ("switch", "no/page.html", ["--html is", "no", "expected"]),
+    ("switch", "", ["--html is empty"]), ("switch", ".", ["--html is"])])
+def test_a_page_that_cannot_be_is_refused_before_anything_is_written(name, page, said, runs, tmp_path, capsys):
+    code = call(sample, "--checkpoint", runs[name], "--html", tmp_path / page if page else "")
+    assert_refused(capsys, code, *said, program="sample.py")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("argv, said", [
