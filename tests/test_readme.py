@@ -151,10 +151,19 @@ def test_sampling_commands_run(command, trained):
 
 
 def test_the_studies_are_what_is_stored():
-    """Table by table, as `python -m minimoe.lessons.study all` prints them."""
     from minimoe.lessons import study
-    lines = [line for name in study.STUDIES for line in study.page(name, study.stored(name))]
-    assert section("studies") == "\n".join(lines).strip().splitlines()
+    assert section("studies") == [*study.overview()]
+
+
+def test_the_table_of_lessons_is_the_course():
+    """Number, both titles, and the names of the pictures; the times are measured."""
+    from minimoe.lessons import making, plan
+    rows = [[cell.strip() for cell in row.strip("| ").split(" | ")] for row in section("lessons")[2:]]
+    assert [int(row[0]) for row in rows] == [*plan.LESSONS]
+    for n, row in zip(plan.LESSONS, rows):
+        assert row[1] == f"{plan.title(n, 'en')} {plan.title(n, 'zh')}"
+        kinds = [(key, kind) for key, kind in (("fig", "figure"), ("tab", "table")) if plan.number(n, kind)]
+        assert row[2] == (", ".join(making.stem(n, key, "zh").removesuffix("-zh") for key, _ in kinds) or "extra-13-*")
 
 
 def test_the_techniques_run_one_after_the_other(tmp_path):

@@ -17,14 +17,50 @@ FOLDER = Path(__file__).parent / "stored"
 SURE, LEAST = 3.0, 3            # standard errors beyond which a direction is claimed; seeds that this takes
 
 
+def is_row(row, n=None):
+    """Whether it is a list of finite numbers, n of them where n is given."""
+    return type(row) is list and n in (None, len(row)) and all(type(x) in (int, float) and math.isfinite(x) for x in row)
+
+
+def is_curve(curve):
+    """Whether it is {name: list of numbers}, step among them, all equally long and not empty."""
+    return len(curve["step"]) > 0 and all(is_row(row, len(curve["step"])) for row in curve.values())
+
+
+def is_sample(sample):
+    """Whether it is [[character, number of an expert], ...]."""
+    return type(sample) is list and all(type(c) is str and len(c) == 1 and type(e) is int and e >= 0 for c, e in sample)
+
+
+def is_matrix(matrix):
+    """Whether it is {rows, columns: names, values: a list of numbers for each row}; where, what it was taken from, is text."""
+    rows, columns, values = matrix["rows"], matrix["columns"], matrix["values"]
+    named = all(type(names) is list and all(type(name) is str for name in names) for names in (rows, columns))
+    whole = len(values) == len(rows) and all(is_row(row, len(columns)) for row in values)
+    return named and whole and type(matrix.get("where", "")) is str
+
+
+# what a run may have beside its measures, and what that must be
+DETAILS = dict(curve=is_curve, qa_curve=is_curve, tuning=is_curve, sample=is_sample, shares=is_matrix, attention=is_matrix)
+
+
+def is_run(run):
+    """Whether it is a run as running.one makes it."""
+    return (type(run["variant"]) is str and type(run["seed"]) is int and {"options", "seconds", "made"} <= run.keys()
+            and len(run["measures"]) > 0 and is_row([*run["measures"].values()])
+            and all(whole(run[name]) for name, whole in DETAILS.items() if name in run))
+
+
 def load(path):
-    """The stored runs: {variant, options, seed, seconds, made, measures} each.   Raises ValueError where the file is damaged"""
+    """The stored runs: {variant, options, seed, seconds, made, measures, and some of DETAILS} each.
+
+    Raises ValueError where the file is damaged.
+    """
     if not path.exists():
         return []
     try:
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        whole = all(type(run["variant"]) is str and type(run["seed"]) is int and {"options", "seconds", "made"} <= run.keys()
-                    and run["measures"] and all(math.isfinite(value) for value in run["measures"].values()) for run in runs)
+        whole = all(map(is_run, runs))
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
         whole = False
     if not whole:
@@ -67,7 +103,7 @@ def difference(of_a, of_b):
 
 
 def verdict(claim, runs):
-    """What the runs say of a claim, in a word and a figure.   claim  study.Claim
+    """What the runs say of a claim, in a word and a figure.   claim  claims.Claim
 
     That nothing is seen is no proof that nothing is there, also where the paper says so.
     """
@@ -81,7 +117,8 @@ def verdict(claim, runs):
 
 
 def number(mean, error, digits=4):
-    """Mean and error in words."""
+    """Mean and error in words, with fewer decimals where the mean is 10 or more."""
+    digits = max(0, digits + 1 - len(f"{abs(mean):.0f}"))
     return f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if math.isfinite(error) else "")
 
 

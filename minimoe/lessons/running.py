@@ -46,12 +46,12 @@ def todo(variants, seeds, done):
 
 
 def one(work, variant, options, seed):
-    """One run, in a process of its own: what is stored of it.   work  (options, seed) -> {measure: number}"""
+    """One run, in a process of its own: what is stored of it.   work  (options, seed) -> measures, details, as in runs.py"""
     start = time.perf_counter()
-    measures = work(options, seed)
+    measures, details = work(options, seed)
     return dict(variant=variant, seed=seed, seconds=round(time.perf_counter() - start, 1),
                 options=results.plain(runs.BASE | options), made=results.made(),
-                measures={measure: round(value, 6) for measure, value in measures.items()})
+                measures={measure: round(value, 6) for measure, value in measures.items()}, **details)
 
 
 def go(study, path, line, seeds, jobs):
@@ -59,7 +59,7 @@ def go(study, path, line, seeds, jobs):
 
     Runs of variants that are defined otherwise by now stay in the file, should the definition come back.
 
-    path  of the stored results    line  the command that makes them    jobs  how many runs at a time
+    path  of the stored results    line  the command that makes them    jobs  how many runs at a time, but of those with a clock
 
     Raises ValueError where a run's process was ended from outside.
     """
@@ -75,7 +75,8 @@ def go(study, path, line, seeds, jobs):
         results.save(path, path.stem, line, done + others)
 
     results.save(path, path.stem, line, found)                                # rather refused at once than after the first run
-    with single_threads(), ProcessPoolExecutor(min(jobs, len(left)), multiprocessing.get_context("spawn"), quiet) as pool:
+    n = 1 if study.alone else min(jobs, len(left))
+    with single_threads(), ProcessPoolExecutor(n, multiprocessing.get_context("spawn"), quiet) as pool:
         asked = [pool.submit(one, study.run, variant, variants[variant], seed) for variant, seed in left]
         kept = set()
         try:

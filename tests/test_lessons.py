@@ -1,0 +1,101 @@
+"""The lessons: every one is drawn in both languages; files, captions, numbers, letters, minutes."""
+import importlib.util
+import json
+import re
+import warnings
+
+import pytest
+
+from minimoe.lessons import draw, making, plan, says, table, words
+from minimoe.lessons.study import STUDIES
+from minimoe.lessons.words import LANGUAGES, Words
+from tests.look import problems
+
+LESSONS = [n for n in plan.LESSONS if importlib.util.find_spec(f"minimoe.lessons.lesson{n:02}")]
+each = pytest.mark.parametrize("n", LESSONS)
+in_each_language = pytest.mark.parametrize("lang", LANGUAGES)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return says.stored(STUDIES)
+
+
+@each
+@in_each_language
+def test_a_lesson_has_its_figure_its_table_and_its_slides(n, lang, found):
+    pictures = [lang] if not draw.missing(lang) else []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")                                        # a glyph that no font has is a warning
+        files, slides = making.lesson(n, [lang], found, pictures)
+    number = plan.number(n, "table")
+    if number:
+        assert {f"tab{number:02}-{lang}.{kind}" for kind in ("csv", "md", "html")} <= files.keys()
+        assert {f"fig{number:02}-{lang}.{kind}" for kind in ("svg", "png")} <= files.keys() or not pictures
+        assert plan.caption(n, "figure", lang) in slides[lang] or not pictures
+        assert plan.caption(n, "table", lang) in slides[lang].replace("&#x27;", "'")
+    for name, content in files.items():
+        assert content
+        if name.endswith(".png"):
+            assert content[16:24] == (1920).to_bytes(4, "big") + (1080).to_bytes(4, "big")
+        if name.endswith(".svg"):
+            assert b"<text" not in content, "letters are paths"
+    assert not re.findall(r"\{[a-z][a-z0-9-]*\}", re.sub(r"<(pre|code)>.*?</\1>", "", slides[lang], flags=re.S)), "a value is missing"
+
+
+@each
+@in_each_language
+def test_a_reader_in_the_last_row_has_nothing_to_complain_of(n, lang, found):
+    if draw.missing(lang):
+        pytest.skip(draw.missing(lang))
+    lesson, t = making.module(n), Words(n, lang)
+    with draw.style():
+        figures = {"fig": lesson.figure(t, found)} if plan.number(n, "figure") else {}
+        figures |= lesson.extra_figures(t, found) if hasattr(lesson, "extra_figures") else {}
+        for name, figure in figures.items():
+            assert not [*problems(figure)], name
+            title = plan.caption(n, "figure", lang) if name == "fig" else t(name)
+            assert figure.get_suptitle() == title
+
+
+@each
+def test_every_message_is_there_in_both_languages_and_says_something(n):
+    section = words.messages()[f"lesson{n:02}"]
+    assert {"goal", "case-name", "predict", "bug", "reading", "steps", "questions"} <= section.keys()
+
+    def leaves(x):
+        if isinstance(x, dict) and set(x) & set(LANGUAGES):
+            assert set(x) == set(LANGUAGES), x
+            yield x
+        elif isinstance(x, (dict, list)):
+            for part in x.values() if isinstance(x, dict) else x:
+                yield from leaves(part)
+
+    for pair in leaves(section):
+        assert type(pair["zh"]) is type(pair["en"])
+        if isinstance(pair["zh"], list):
+            assert len(pair["zh"]) == len(pair["en"])
+        names = [set(re.findall(r"\{([a-z][a-z0-9_-]*)\}", str(pair[lang]))) for lang in LANGUAGES]
+        assert names[0] == names[1], f"{pair} has other values in Chinese"
+        assert "..." not in (pair["zh"], pair["en"]), "a placeholder"
+
+
+@each
+def test_the_minutes_are_those_of_the_course(n):
+    steps = words.messages()[f"lesson{n:02}"]["steps"]
+    for part, minutes in plan.PARTS.items():
+        assert sum(step["minutes"] for step in steps if step["part"] == part) == minutes, part
+    assert len(words.messages()[f"lesson{n:02}"]["questions"]) == 3
+
+
+@each
+def test_tables_are_as_wide_as_their_heads_and_the_same_in_both_languages(n, found):
+    tables = {}
+    for lang in LANGUAGES:
+        lesson, t = making.module(n), Words(n, lang)
+        tables[lang] = {"tab": lesson.table(t, found)} if plan.number(n, "table") else {}
+        tables[lang] |= lesson.extra_tables(t, found) if hasattr(lesson, "extra_tables") else {}
+        for name, made in tables[lang].items():
+            assert made.rows and all(len(row) == len(made.head) for row in made.rows), name
+            assert all(str(cell) == cell for row in made.rows for cell in row), name
+    assert {name: len(t.rows) for name, t in tables["zh"].items()} == {name: len(t.rows) for name, t in tables["en"].items()}
