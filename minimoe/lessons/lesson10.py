@@ -59,7 +59,7 @@ def damage(ax, t, found):
     for y, (name, mean, error, word) in enumerate(made, 1):
         colour, fill = SEEN.get(word, (draw.GREY, "none"))
         error = 3 * error if np.isfinite(error) else 0
-        ax.errorbar(mean, y, xerr=error, fmt="o", color=colour, fillstyle=fill, capsize=6, markersize=12, linewidth=2.5)
+        ax.errorbar(mean, y, xerr=error or None, fmt="o", color=colour, fillstyle=fill, capsize=6, markersize=12, linewidth=2.5)
     ax.plot(0, 0, "o", color=draw.BLACK, markersize=12)
     names = [t.section["short"][name][t.lang] for name in (RIGHT, *(name for name, *_ in made))]
     live, right = found.live, [*results.column(found.runs["bugs"], RIGHT, D).values()]
@@ -97,7 +97,7 @@ def students(ax, t, found):
         if len(share):
             mean, error = results.mean_and_error(share)
             error = error if np.isfinite(error) else 0
-            ax.errorbar(mean, y + 0.03, xerr=error, fmt="o", color=draw.GREEN, capsize=6, markersize=12, linewidth=2.5)
+            ax.errorbar(mean, y + 0.03, xerr=error or None, fmt="o", color=draw.GREEN, capsize=6, markersize=12, linewidth=2.5)
             beside(ax, mean + error, y + 0.03, f"{mean:.0f}" + f" ± {error:.0f}" * bool(error), draw.GREEN)
             ends += [mean - error, mean + error]
     bare(ax, t, 1, ylim=(-0.47, len(STUDENTS) - 0.47), xlim=(min(ends) - 10, max(ends) + 40), xlabel=t("kept-axis"))
@@ -194,5 +194,5 @@ def facts(t, found):
     kept = [[*results.kept(study, found.runs["distillation"], variant).values()] for variant in STUDENTS]
     shares = {f"k{i}": f"{100 * np.mean(values):.0f} %" if values else "?" for i, values in enumerate(kept, 1)}
     return dict(right=says.figure("bugs", found, RIGHT, D), damage=listed(t, made), sharpest=sharpest(t, specialists(found)),
-                size=f"{100 * student / teacher:.0f} %", costly=str(sum(word == "agrees" for *_, word in made)), all=str(len(STUDIES["bugs"].printed)),
-                control=says.verdict(t, "distillation", found, 3), **shares)
+                size=f"{100 * student / teacher:.0f} %", costly=str(sum(word == "agrees" for *_, word in made)),
+                all=str(len(STUDIES["bugs"].printed)), control=says.verdict(t, "distillation", found, 3), **shares)

@@ -24,7 +24,7 @@ LOOKS = (draw.BLUE, "o"), (draw.ORANGE, "s")
 EVIDENCE = dict(experts=("experts", 5), matched=("matched", 0), precision=("precision", 1), nan=("nan", 0), time=("step-time", 0),
                 room=("capacity", 0), even=("alpha", 1), tuning=("fine-tuning", 2), distil=("distillation", 2),
                 filter=("filter", 0), mixture=("mixture", 0))
-PARTS = {"verdicts-1": (1, 2, 3, 4), "verdicts-2": (6, 7), "verdicts-3": (8, 9), "verdicts-4": (10, 11)}      # lessons
+PARTS = {"verdicts-1": (1, 2, 3, 4), "verdicts-2": (6, 7, 11), "verdicts-3": (8, 9), "verdicts-4": (10,)}      # lessons
 
 
 class Axis(NamedTuple):
@@ -36,8 +36,9 @@ class Axis(NamedTuple):
     log: bool = True
 
     def at(self, value):
-        """Where a value stands, 0 to 1."""
-        low, high, x = map(math.log if self.log else float, (*self.ends, value))
+        """Where a value stands, 0 to 1; what lies beyond an end stands there."""
+        low, high = self.ends
+        low, high, x = map(math.log if self.log else float, (low, high, min(max(value, low), high)))
         return (x - low) / (high - low)
 
 
@@ -74,7 +75,7 @@ def axes_of(found):
         Axis("tokens", (STEPS * BATCH, READ), (1e10, 1e13), short),
         Axis("vocabulary", (C.V, G.V), (1e3, 1e7), short),
         Axis("energy", (None, count_costs.energy(**run) * READ / KNOWN), (10, 1e4), whole),
-        Axis("distance", means, (0, 2 * max([0.5, *filter(None, means)])), lambda n: said.get(n, f"{n:.1f}"), log=False),
+        Axis("distance", means, (0.01, 10), lambda n: said.get(n, f"{n:g}")),
     ]
 
 

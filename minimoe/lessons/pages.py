@@ -27,13 +27,14 @@ def text(words):
     return "\n".join(made)
 
 
-def slide(n, i, title, body, note="", level=2, before="", minutes=""):
-    """One slide.   i  its name within the lesson, the same in all languages"""
-    beside = f'<aside class="note">{text(note)}</aside>' if note else ""
-    before = f'<span class="part">{marked(before)}</span>' if before else ""
-    minutes = f'<span class="minutes">{marked(minutes)}</span>' if minutes else ""
-    head = f"<h{level}>{before}{marked(title)}{minutes}</h{level}>"
-    return f'<section class="slide" data-slide="slide-{n}-{i}">\n{head}\n{body}\n{beside}</section>\n'
+def slide(n, i, title, body, note="", level=2, part="", minutes=None):
+    """One slide.   i  its name within the lesson, the same in all languages    minutes  {"n": number, "words": how it is said}"""
+    note = f'<aside class="note">{text(note)}</aside>' if note else ""
+    part = f'<span class="part">{marked(part)}</span>' if part else ""
+    said = f'<span class="minutes">{marked(minutes["words"])}</span>' if minutes else ""
+    lasts = f' data-minutes="{minutes["n"]}"' if minutes else ""
+    head = f"<h{level}>{part}{marked(title)}{said}</h{level}>"
+    return f'<section class="slide" data-slide="slide-{n}-{i}"{lasts}>\n{head}\n{body}\n{note}</section>\n'
 
 
 def shown(made, key):
@@ -52,8 +53,8 @@ def steps(made, t, facts):
     for i, step in enumerate(t.section["steps"]):
         words = [fill(step[part][t.lang], facts) for part in ("title", "text", "note")]
         show = "".join(shown(made, key) for key in step.get("show", "").split())
-        minutes = t("minutes", n=step["minutes"])
-        yield slide(t.n, i, words[0], text(words[1]) + show, words[2], before=t(step["part"]), minutes=minutes)
+        minutes = dict(n=step["minutes"], words=t("minutes", n=step["minutes"]))
+        yield slide(t.n, i, words[0], text(words[1]) + show, words[2], part=t(step["part"]), minutes=minutes)
 
 
 def exercises(t):
