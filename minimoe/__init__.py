@@ -20,6 +20,7 @@
 
 Around it: data/ (bytes, files, the embedded corpus), t5/ (the encoder-decoder as published, span
 corruption, Adafactor, fine-tuning, other people's checkpoints), more/ (the papers' further techniques, one a file), parallel/
-(several processes and machines), lessons/ (studies of several seeds), grade/ (exercises, and the suite that grades students),
-bench.py (speed and memory, beside PyTorch), plot.py (pictures of a run).
+(several processes and machines), grade/ (exercises, and the suite that grades students), lessons/ (the course: figures, tables,
+pages, and the studies they stand on), bench.py (speed and memory, beside PyTorch), plot.py (pictures of a run), view.py (a page
+that shows which expert reads which byte), doctor/ (what a machine has and lacks).
 """

@@ -13,7 +13,7 @@ import pytest
 from minimoe import fonts
 from minimoe.doctor import __main__ as doctor
 from minimoe.doctor import checks, words
-from minimoe.lessons import plan, study
+from minimoe.lessons import plan, says
 
 from .commands import ROOT, as_before, assert_refused, call  # noqa: F401
 
@@ -199,14 +199,14 @@ STORED = {"one": [run_of("a", 1, 60), run_of("a", 2, 180), run_of("b", 1, 120)],
 def fake_studies(monkeypatch):
     """Studies of known seconds, and lessons that draw them; half of "half" was never run, "gone" is not defined, "bad" damaged."""
     variants = dict(one="ab", two="a", none="a", half="ab", bad="a")
-    monkeypatch.setattr(study, "STUDIES", {name: SimpleNamespace(variants=dict.fromkeys(v)) for name, v in variants.items()})
+    monkeypatch.setattr(says, "STUDIES", {name: SimpleNamespace(variants=dict.fromkeys(v)) for name, v in variants.items()})
 
-    def stored(name):
-        if name == "bad":
+    def stored(names):
+        if "bad" in names:
             raise ValueError("damaged")
-        return dict(STORED, half=STORED["two"])[name]
+        return says.Found({name: dict(STORED, half=STORED["two"])[name] for name in names})
 
-    monkeypatch.setattr(study, "stored", stored)
+    monkeypatch.setattr(says, "stored", stored)
     monkeypatch.setattr(plan, "STUDIES_OF", {1: ("one",), 2: ("one", "two"), 3: ("two", "none"), 4: ("gone",), 5: (), 6: ("bad",)})
 
 

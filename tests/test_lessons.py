@@ -99,3 +99,34 @@ def test_tables_are_as_wide_as_their_heads_and_the_same_in_both_languages(n, fou
             assert made.rows and all(len(row) == len(made.head) for row in made.rows), name
             assert all(str(cell) == cell for row in made.rows for cell in row), name
     assert {name: len(t.rows) for name, t in tables["zh"].items()} == {name: len(t.rows) for name, t in tables["en"].items()}
+
+
+def test_the_map_of_the_folder_names_every_file():
+    import minimoe.lessons
+    named = set(re.findall(r"^([a-z_0-9]+\.[a-z]+) ", minimoe.lessons.__doc__, re.M))
+    there = {path.name for path in plan.HERE.iterdir() if path.is_file() and not re.fullmatch(r"lesson\d\d\.py|__init__\.py", path.name)}
+    assert named - {"lesson01.py"} == there
+
+
+def test_every_word_of_the_studies_is_there_in_chinese():
+    terms = words.messages()["terms"]
+    for name, study in STUDIES.items():
+        said = [study.question, study.rows, *study.variants, *study.measures, study.paper, *study.printed.values(), study.remark]
+        said += [claim.source for claim in study.claims]
+        assert not [text for text in said if re.search("[a-z]{2}", text) and text not in terms], name
+
+
+def test_no_term_is_there_twice_and_none_is_empty():
+    assert all(english.strip() and chinese.strip() for english, chinese in words.messages()["terms"].items())
+
+
+def test_a_reader_in_the_last_row_does_complain():
+    """Of letters that are small, that overlap, that leave the page."""
+    with draw.style():
+        figure, ax = draw.sheet(Words(2, "en"))
+        draw.canvas(ax).text(8, 5, "one", fontsize=30)
+        ax.text(8, 5, "two", fontsize=30)
+        ax.text(4, 1, "small", fontsize=12)
+        figure.text(0.98, 0.5, "far away", fontsize=30)
+        found = " ".join(problems(figure))
+    assert "'two' overlaps 'one'" in found and "'small' has 12" in found and "'far away' leaves the page" in found

@@ -67,7 +67,7 @@ def test_the_students_commands_run(tmp_path):
 def test_the_map_in_the_package_names_every_file_of_the_core():
     import minimoe
     named = set(re.findall(r"^    ([a-z_]+\.py) ", minimoe.__doc__, re.M))
-    tools = """__init__ command start run watch history plot memory count_papers count_costs count_plan count_report bench bench_cases bench_machine
+    tools = """__init__ command start run watch history fonts plot view memory count_papers count_costs count_plan count_report bench bench_cases bench_machine
         bench_measure bench_peer bench_torch""".split()
     assert named | {f"{name}.py" for name in tools} == {p.name for p in (ROOT / "minimoe").glob("*.py")}
 

@@ -63,10 +63,10 @@ def seconds_of(name, n_cores):
 
     The least of a variant's stored runs counts, SEEDS times: beside the others other programs ran.
     """
-    from ..lessons import study
+    from ..lessons import says
     try:
-        runs = study.stored(name)
-        least = [min(run["seconds"] for run in runs if run["variant"] == v) for v in study.STUDIES[name].variants]
+        runs = says.stored([name]).runs[name]
+        least = [min(run["seconds"] for run in runs if run["variant"] == v) for v in says.STUDIES[name].variants]
     except (KeyError, ValueError):      # no such study, no runs, a damaged file
         return None
     return max(SEEDS * sum(least) / n_cores, *least)

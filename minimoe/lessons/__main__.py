@@ -9,7 +9,7 @@ from .. import command, config
 from ..run import guarded
 from . import atlas, draw, making, pages, plan, results, says, trace
 from .running import go, one
-from .study import STUDIES
+from .studies import STUDIES
 from .words import LANGUAGES, Words
 
 PROGRAM = "python -m minimoe.lessons"

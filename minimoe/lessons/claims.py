@@ -3,6 +3,7 @@ from typing import Callable, NamedTuple
 
 from . import runs
 
+COMMAND = "python -m minimoe.lessons.study"                                       # that makes and shows them
 D = "distance"
 
 

@@ -64,7 +64,7 @@ def losses(ax, t, found):
         made = found.live["curve"]
         ax.plot(spent(found.live["variant"], made["step"]), made["loss"], color=draw.ORANGE, linewidth=4, zorder=9, label=t("live"))
     if ends:
-        ax.axvline(min(ends), 0, 0.4, color=draw.GREY, linestyle=":", linewidth=2)
+        ax.axvline(min(ends), 0, 0.35, color=draw.GREY, linestyle=":", linewidth=2)
         ax.set(ylim=(low - 0.1, high + 0.35), xlim=(0, None))
     ax.legend(loc="upper right", title=t("legend"), title_fontsize=draw.SMALLEST, handlelength=1.5, borderaxespad=0)
     ax.set(xlabel=t("flops-axis"), ylabel=t("loss-axis"))

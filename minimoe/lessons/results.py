@@ -12,6 +12,7 @@ import numpy as np
 
 from ..checkpoint import replace
 from ..more.distil import share_kept
+from .table import Table
 
 FOLDER = Path(__file__).parent / "stored"
 SURE, LEAST = 3.0, 3            # standard errors beyond which a direction is claimed; seeds that this takes
@@ -117,9 +118,9 @@ def verdict(claim, runs):
 
 
 def number(mean, error, digits=4):
-    """Mean and error in words, with fewer decimals where the mean is 10 or more."""
+    """Mean and error in words, with fewer decimals where the mean is 10 or more; without the error where it is 0, or not known."""
     digits = max(0, digits + 1 - len(f"{abs(mean):.0f}"))
-    return f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if math.isfinite(error) else "")
+    return f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if 0 < error < math.inf else "")
 
 
 def kept(study, runs, variant):
@@ -131,20 +132,12 @@ def kept(study, runs, variant):
 
 
 def table(study, runs):
-    """Lines of a Markdown table: a row for each variant, a column for each measure, and what the paper has."""
-    head = [study.rows, *study.measures, *["share kept"] * bool(study.between), "seeds", study.paper]
-    yield "| " + " | ".join(head) + " |"
-    yield "|---|" + "---:|" * (len(head) - 2) + "---|"
+    """A table.Table: a row for each variant, a column for each measure, and what the paper has."""
+    head = (study.rows, *study.measures, *["share kept"] * bool(study.between), "seeds", study.paper)
+    rows = []
     for variant in study.variants:
         columns = [column(runs, variant, measure) for measure in study.measures]
         columns += [kept(study, runs, variant)] if study.between else []
         cells = [number(*mean_and_error([*c.values()])) if c else "" for c in columns]
-        yield f"| {variant} | " + " | ".join([*cells, str(len(columns[0])), study.printed.get(variant, "")]) + " |"
-
-
-def claims(study, runs):
-    """Lines that say, claim by claim, whether the runs agree with the paper."""
-    for claim in study.claims:
-        word, figure = verdict(claim, runs)
-        sign = "the same as" if claim.same else "below"
-        yield f"- {claim.source}: {claim.measure} of `{claim.a}` {sign} that of `{claim.b}`. Here: **{word}** ({figure})."
+        rows.append((variant, *cells, str(len(columns[0])), study.printed.get(variant, "")))
+    return Table(head, rows)

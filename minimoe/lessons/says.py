@@ -2,9 +2,9 @@
 from typing import NamedTuple
 
 from . import results
+from .claims import COMMAND
 from .running import counting
 from .studies import STUDIES
-from .study import PROGRAM
 from .table import Table
 
 
@@ -25,7 +25,7 @@ def claims(t, name, found):
     for claim in study.claims:
         word, figure = results.verdict(claim, found.runs[name])
         figure = ", ".join(map(t.term, figure.split(", ")))
-        yield t("claim-same" if claim.same else "claim-below", source=claim.source, measure=t.term(claim.measure),
+        yield t("claim-same" if claim.same else "claim-below", source=t.term(claim.source), measure=t.term(claim.measure),
                 a=t.term(claim.a), b=t.term(claim.b), verdict=t.term(word), figure=figure)
 
 
@@ -42,17 +42,10 @@ def figure(name, found, variant, measure, digits=3):
 
 def table(t, name, found):
     """A study as a table: a row for each variant, a column for each measure, and what the paper has."""
-    study, runs = STUDIES[name], found.runs[name]
-    head = (study.rows, *study.measures, *["share kept"] * bool(study.between), "seeds", study.paper)
-    rows = []
-    for variant in study.variants:
-        columns = [results.column(runs, variant, measure) for measure in study.measures]
-        columns += [results.kept(study, runs, variant)] if study.between else []
-        cells = [results.number(*results.mean_and_error([*c.values()])) if c else "" for c in columns]
-        rows.append((t.term(variant), *cells, str(len(columns[0])), t.term(study.printed.get(variant, ""))))
-    return Table(tuple(map(t.term, head)), rows)
+    head, rows = results.table(STUDIES[name], found.runs[name])
+    return Table(tuple(map(t.term, head)), [tuple(map(t.term, row)) for row in rows])
 
 
 def line(name):
     """The command that makes a study's runs."""
-    return f"{PROGRAM} {name}"
+    return f"{COMMAND} {name}"

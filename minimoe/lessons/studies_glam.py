@@ -74,7 +74,7 @@ STUDIES = {
         "GLaM, Table 1: mean of 29 tasks with no, one, a few shots",
         {"dense": "GPT-3: 56.9, 61.6, 65.2", "switch": "GLaM: 62.7, 65.5, 68.1"},
         (Claim("switch", "dense", "Switch, Table 1"),
-         *(Claim("dense", "switch", "GLaM, Table 1", f"to-roman, {k} shot{'s' * (k != 1)}") for k in task_runs.SHOTS)),
+         *(Claim("dense", "switch", "GLaM, Table 1", f"{task}, 0 shots") for task in task_runs.ASKED)),
         task_runs.answered,
         remark="Two blocks, 64 wide, on the embedded corpus; shares of 100 questions (`minimoe.more.fewshot`). Its lines are "
                "independent, so nothing teaches a model to look at the shots."),

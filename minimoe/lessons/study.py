@@ -5,33 +5,31 @@ import sys
 from pathlib import Path
 
 from .. import command, config
-from . import results
-from .running import counting, go
+from . import results, says
+from .claims import COMMAND as PROGRAM
+from .running import go
 from .studies import STUDIES
-
-PROGRAM = "python -m minimoe.lessons.study"
-
-
-def stored(name):
-    """The runs of a study that come with the package."""
-    return counting(STUDIES[name].variants, results.load(results.FOLDER / f"{name}.json"))
+from .table import as_markdown
+from .words import Words
 
 
-def page(name, found):
+
+def page(name, runs):
     """Lines that show a study: its question, its table beside the paper's, and what may be said."""
-    study = STUDIES[name]
-    yield from (f"**{study.question}** `{PROGRAM} {name}`", "")
-    yield from results.table(study, found)
-    yield from ("", *results.claims(study, found), "")
-    yield from (study.remark, "") if study.remark else ()
+    study, english, found = STUDIES[name], Words(0, "en"), says.Found({name: runs})
+    yield from (f"**{study.question}** `{says.line(name)}`", "")
+    yield as_markdown(says.table(english, name, found))
+    yield from (f"- {line}" for line in says.claims(english, name, found))
+    yield from ("", study.remark, "") if study.remark else ("",)
 
 
 def overview():
     """Lines of a Markdown table: each study's question and command, and what its stored runs say of the papers' claims, in numbers."""
     yield "| question | `study` | claims: agree | against | no difference to see |"
     yield "|---|---|---:|---:|---:|"
+    found = says.stored(STUDIES)
     for name, study in STUDIES.items():
-        said = [results.verdict(claim, stored(name))[0] for claim in study.claims]
+        said = [results.verdict(claim, found.runs[name])[0] for claim in study.claims]
         counts = [str(said.count(word)) for word in ("agrees", "against", "no difference to see")]
         yield f"| {study.question} | `{name}` | " + " | ".join(counts if said else ["no claim", "", ""]) + " |"
 

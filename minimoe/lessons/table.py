@@ -25,11 +25,16 @@ def as_csv(table):
 
 
 def as_markdown(table):
-    """Lines that paste into a README."""
+    """Lines that paste into a README; columns of numbers are aligned at their ends."""
     def line(cells):
         return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |"
 
-    return "\n".join([line(table.head), "|" + "---|" * len(table.head), *map(line, table.rows)]) + "\n"
+    def rule(column):
+        numbers = all(re.match(r"[-+−]?[\d.]", cell) for cell in column if cell) and any(column)
+        return "---:" if numbers else "---"
+
+    rules = "|".join(map(rule, zip(*table.rows)))
+    return "\n".join([line(table.head), f"|{rules}|", *map(line, table.rows)]) + "\n"
 
 
 def marked(text):
