@@ -85,7 +85,7 @@ def measured(ax, t, found, variants, title, paper):
             ax.legend(loc="upper right")
     ax.set(xlim=(-0.6, 2.6), xticks=[])
     ax.set_ylim(0, 1.15 * ax.get_ylim()[1])
-    ax.set_title(title, loc="left", fontsize=20, pad=80)
+    ax.set_title(title, loc="left", fontsize=19, pad=80)
     ax.text(0, 1.04, paper, transform=ax.transAxes, color=draw.GREY, va="bottom", linespacing=1.3, in_layout=False)
     ax.grid(axis="y", alpha=0.3)
 
@@ -107,10 +107,10 @@ def bars(ax, t, variants):
 
 def figure(t, found):
     """The three designs, and two fair comparisons: at as many active parameters, at as many FLOPs in all."""
-    sheet, axes = draw.sheet(t, 3, 2, width_ratios=(1.7, 1, 1), height_ratios=(1.35, 1))
+    sheet, axes = draw.sheet(t, 3, 2, width_ratios=(1.9, 1, 1), height_ratios=(1.35, 1))
     for ax in axes[:, 0]:
         ax.remove()
-    left = draw.canvas(sheet.add_axes((0.01, 0.08, 0.435, 0.83)), 16.2, 12)
+    left = draw.canvas(sheet.add_axes((0.008, 0.08, 0.4, 0.83)), 16.2, 12)
     for x, name in zip((0.15, 5.65, 11.15), COLOURS):
         model(left, t, x, name)
     for i, (variants, key) in enumerate(((ACTIVE, "active"), (FLOPS, "flops")), 1):

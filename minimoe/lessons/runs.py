@@ -6,6 +6,7 @@ details   {name: lists of numbers}, of which pictures are drawn; all runs that t
 import math
 
 import numpy as np
+from tqdm import tqdm
 
 from .. import config, step
 from ..count import count_params_flops
@@ -32,11 +33,12 @@ def configs_of(options, seed):
 
 
 def fitted(task, configs, corpus, state=None, optimizer=None):
-    """Train to the last step: the state, and the records on the way."""
-    optimizer = optimizer or LM.optimizer(configs)
-    state = state or step.new_state(task, np.random.default_rng(configs["train"].seed), optimizer=optimizer)
+    """Train to the last step, with a bar where somebody looks on: the state, and the records on the way."""
+    train, optimizer = configs["train"], optimizer or LM.optimizer(configs)
+    state = state or step.new_state(task, np.random.default_rng(train.seed), optimizer=optimizer)
+    steps = step.fit(task, state, corpus, train, optimizer)
     records = []
-    for state, record in step.fit(task, state, corpus, configs["train"], optimizer):
+    for state, record in tqdm(steps, total=train.steps - state.step, unit="step", dynamic_ncols=True, leave=False):
         records += [record] if record else []
     return state, records
 
