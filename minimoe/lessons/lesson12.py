@@ -18,7 +18,7 @@ CODE = (count_papers.parameters, count_costs.flops, count_costs.energy, results.
 C, G = count_papers.SWITCH["switch-c"], count_papers.GLAM["64B/64E"]
 STEPS, BATCH = 550_000, 2**20   # of Switch's longest training: steps, and tokens a step
 READ, KNOWN = 600e9, 280e9      # tokens that GLaM read, and those of the run whose hours are known
-PAIR = "Switch", "GLaM"         # variants of the study of matched models
+PAIR = "Switch", "GLaM, as many FLOPs in all"           # variants of the study of matched models
 LOOKS = (draw.BLUE, "o"), (draw.ORANGE, "s")
 # a figure of each study that a sentence stands on: key of the message, study, number of its claim
 EVIDENCE = dict(experts=("experts", 5), matched=("matched", 0), precision=("precision", 1), nan=("nan", 0), time=("step-time", 0),

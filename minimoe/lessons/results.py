@@ -16,11 +16,12 @@ from .table import Table
 
 FOLDER = Path(__file__).parent / "stored"
 SURE, LEAST = 3.0, 3            # standard errors beyond which a direction is claimed; seeds that this takes
+LARGEST = 1e15                  # no run's number comes near it, and its square is finite
 
 
 def is_row(row, n=None):
-    """Whether it is a list of finite numbers, n of them where n is given."""
-    return type(row) is list and n in (None, len(row)) and all(type(x) in (int, float) and math.isfinite(x) for x in row)
+    """Whether it is a list of numbers that can be reckoned with, n of them where n is given."""
+    return type(row) is list and n in (None, len(row)) and all(type(x) in (int, float) and abs(x) < LARGEST for x in row)
 
 
 def is_curve(curve):
@@ -48,20 +49,22 @@ DETAILS = dict(curve=is_curve, qa_curve=is_curve, tuning=is_curve, sample=is_sam
 def is_run(run):
     """Whether it is a run as running.one makes it."""
     return (type(run["variant"]) is str and type(run["seed"]) is int and {"options", "seconds", "made"} <= run.keys()
-            and len(run["measures"]) > 0 and is_row([*run["measures"].values()])
+            and len(run["measures"]) > 0 and is_row([run["seconds"], *run["measures"].values()])
             and all(whole(run[name]) for name, whole in DETAILS.items() if name in run))
 
 
 def load(path):
     """The stored runs: {variant, options, seed, seconds, made, measures, and some of DETAILS} each.
 
-    Raises ValueError where the file is damaged.
+    Raises ValueError where the file is damaged, or cannot be read.
     """
     if not path.exists():
         return []
     try:
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
         whole = all(map(is_run, runs))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}); expected what this command has written") from None
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
         whole = False
     if not whole:
