@@ -6,6 +6,7 @@ The page is view.html with one block of JSON in it. It asks nobody for anything,
 """
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -109,10 +110,12 @@ def page(title, source, how, text, seen, ids=(), loss=(), groups=(), T=0, parts=
     ids     the tokens where they are bytes, or ();   loss, groups  as in `routed`, or ();   T  of a window, or 0
     parts   {block: "attention"} where experts are not in the feed-forward
 
-    Raises ValueError where a probability is not finite.
+    Raises ValueError where a probability or a loss is not finite.
     """
     if not all(np.isfinite(s["p"]).all() for s in seen.values()):
         raise ValueError("the router's probabilities are not finite; expected a run that did not diverge")
+    if not np.isfinite(loss[1:]).all():
+        raise ValueError("the losses of the bytes are not finite; expected a run that did not diverge")
     data = dict(title=title, source=source, how=how, text=[c for c, _ in text], sizes=[n for _, n in text], ids=[*map(int, ids)],
                 loss=loss, groups=groups, T=T, layers=[layer(i, parts.get(i, "feed-forward"), s) for i, s in seen.items()])
     block = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")              # so that no text can end the block
@@ -120,9 +123,12 @@ def page(title, source, how, text, seen, ids=(), loss=(), groups=(), T=0, parts=
 
 
 def check_path(path):
-    """Raises ValueError where no page can be written, as far as its folder tells."""
+    """Raises ValueError where no page can be written, as far as its folder tells, or would replace what is no page."""
     config.expect(path and command.writable(path), "html", path or "empty",
                   "a file's name, in a folder that is there and may be written")
+    page = Path(path).suffix.lower() in (".html", ".htm")
+    config.expect(page or not Path(path).exists(), "html", path, "a name that ends in .html where a file is there already: "
+                  "a checkpoint or a text would be lost")
 
 
 def write(path, html):
@@ -170,9 +176,10 @@ def work(argv):
     parser.add_argument("--tokens", type=int, default=2000, metavar="N", help=f"bytes of it to show, {MOST} at most [2000]")
     given = parser.parse_args(argv)
     config.check_at_least(given, 1, "tokens", most=MOST)
-    check_path(given.html)
     same = given.data is not None and Path(given.data).resolve() == Path(given.html).resolve()
     config.expect(not same, "html", given.html, "another file than --data, which it would replace")
+    check_path(given.html)
+    warnings.simplefilter("ignore", RuntimeWarning)           # what is not finite is refused below
     html, note = view(given)
     write(given.html, html)
     if note:

@@ -409,3 +409,13 @@ def test_the_real_command_where_packages_are_missing(missing, code):
     assert got == code and "Traceback" not in err, err
     assert "pip install -r requirements.txt" in out.splitlines()[-1] and out.count("not found; ") >= len(missing)
     assert ("GFLOP/s" in out) == (missing == ["matplotlib"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets nobody delete a folder that somebody is in")
+def test_a_folder_that_is_gone_is_a_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code = call(doctor)
+    monkeypatch.undo()
+    assert_refused(capsys, code, "the current folder is gone; expected one", program=doctor.PROGRAM)

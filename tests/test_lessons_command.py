@@ -1,11 +1,13 @@
 """The lessons' command: its files and its page, a live run, new runs, and what it refuses."""
+import json
+import math
 import re
 import sys
 
 import pytest
 
 from minimoe.lessons import __main__ as command
-from minimoe.lessons import draw, making, plan, says
+from minimoe.lessons import draw, making, plan, results, says
 from minimoe.lessons.study import STUDIES
 from tests.commands import as_before, assert_refused, call, not_strict  # noqa: F401
 
@@ -48,6 +50,14 @@ def test_what_is_missing_is_found(monkeypatch):
     assert (draw.missing("zh"), draw.missing("en")) == ("no-font", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert draw.missing("zh") == draw.missing("en") == "no-matplotlib"
+
+
+def test_a_matplotlib_that_breaks_when_it_is_imported_is_as_good_as_none(monkeypatch):
+    def broken(name):
+        raise AttributeError("no such symbol")
+
+    monkeypatch.setattr(draw.importlib, "import_module", broken)
+    assert draw.missing("en") == "no-matplotlib"
 
 
 def test_a_live_run_lies_over_the_stored_ones(tmp_path, monkeypatch, capsys):
@@ -113,6 +123,27 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_run(tmp_p
     monkeypatch.setattr(command, "one", None)
     code = call(command, "9", "--live", "--out", tmp_path / "file")
     assert_refused(capsys, code, "cannot be written", program="python -m minimoe.lessons")
+
+
+@pytest.mark.parametrize("number", [10**400, 1e308, -1e16, math.nan])
+@pytest.mark.parametrize("where", ["distance", "seconds"])
+def test_stored_numbers_that_nothing_can_be_reckoned_with_are_damage(number, where, tmp_path):
+    path = results.FOLDER / "capacity.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    run = kept["runs"][0]
+    (run if where == "seconds" else run["measures"])[where] = number
+    (tmp_path / path.name).write_text(json.dumps(kept), encoding="utf-8")
+    with pytest.raises(ValueError, match="capacity.json is damaged"):
+        says.stored(["capacity"], tmp_path)
+
+
+def test_a_stored_file_that_cannot_be_read_is_named_not_the_folder_of_the_pictures(tmp_path, quick, monkeypatch, capsys):
+    (tmp_path / "stored" / "capacity.json").mkdir(parents=True)
+    monkeypatch.setattr(command, "go", lambda *args: None)
+    code = call(command, "2", "--run", "--lang", "en", "--out", tmp_path)
+    assert code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "capacity.json cannot be read" in said and "expected stored results" in said and "--out" not in said
 
 
 def test_lesson_14_has_the_figure_and_the_table_of_number_13():

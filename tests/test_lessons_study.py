@@ -960,3 +960,13 @@ def test_a_run_that_is_ended_from_outside_is_a_sentence(toy, tmp_path, monkeypat
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(f"{study.PROGRAM}: a run of toy was ended") and "expected --jobs below 2" in said
     assert [run["variant"] for run in results.load(tmp_path / "toy.json")] == ["a"]
+
+
+@pytest.mark.parametrize("mean, text", [(0.12345, "0.1235 ± 0.1000"), (9.87654, "9.8765 ± 0.1000"), (12.3456, "12.346 ± 0.100"),
+                                        (-45.6, "-45.600 ± 0.100"), (123456.7, "123457 ± 0"), (0.0, "0.0000 ± 0.1000")])
+def test_large_numbers_have_fewer_decimals(mean, text):
+    assert results.number(mean, 0.1) == text and results.number(mean, math.inf) == text.split(" ±")[0]
+
+
+def test_equal_numbers_have_no_error():
+    assert results.number(*results.mean_and_error([90.624] * 3)) == "90.624" and results.number(0.5, 0.0) == "0.5000"

@@ -226,6 +226,8 @@ def test_the_page_asks_nobody_for_anything():
     (["switch", "--html", "no/page.html"], ["--html is", "page.html", "expected"]),
     (["switch", "--html", "."], ["--html is", "expected"]),
     (["switch", "--html", ""], ["--html is empty"]),
+    (["switch", "--html", "switch/checkpoint.npz"], ["--html is", "checkpoint.npz", "expected a name that ends in .html"]),
+    (["switch", "--html", "text.txt"], ["--html is", "text.txt", "expected a name that ends in .html"]),
     (["switch", "--html", "page.html", "--tokens", "0"], ["--tokens is 0", "1 or more"]),
     (["switch", "--html", "page.html", "--tokens", "20001"], ["--tokens is 20001", "20000 at most"]),
     (["switch"], ["--html"]),
@@ -234,9 +236,12 @@ def test_the_page_asks_nobody_for_anything():
 def test_bad_input_gets_one_sentence(argv, said, runs, tmp_path, capsys):
     (tmp_path / "empty.txt").write_bytes(b"")
     before = sorted(os.listdir(tmp_path))
-    argv = [runs / a if a in RUNS else tmp_path / a if "." in a or a == "missing" else a for a in argv]
+    theirs = [*RUNS, "switch/checkpoint.npz", "text.txt"]
+    kept = [(runs / name).read_bytes() for name in theirs[-2:]]
+    argv = [runs / a if a in theirs else tmp_path / a if "." in a or a == "missing" else a for a in argv]
     assert_refused(capsys, call(view, *argv), *said, program=view.PROGRAM)
     assert sorted(os.listdir(tmp_path)) == before, "nothing was written"
+    assert kept == [(runs / name).read_bytes() for name in theirs[-2:]], "nothing was lost"
 
 
 def test_a_model_that_is_not_finite_is_refused(runs, tmp_path, capsys):
@@ -246,6 +251,17 @@ def test_a_model_that_is_not_finite_is_refused(runs, tmp_path, capsys):
     seen = {1: dict(p=np.full((1, 2), np.nan), index=np.zeros((1, 1), int), kept=np.ones((1, 1), bool))}
     with pytest.raises(ValueError, match="not finite"):
         view.page("run", "a.txt", "file", [("a", 1)], seen)
+
+
+def test_losses_that_are_not_finite_are_refused(runs, tmp_path, capsys):
+    """Where the routers are sound: JSON has no such number, so a browser would show nothing."""
+    _, state, configs, _ = checkpoint.load(runs / "switch", (LM,))
+    views(state.theta, task(configs["model"]).shapes)["norm"][:] = 3e38
+    with np.load(runs / "switch" / "checkpoint.npz") as file:
+        np.savez(tmp_path / "checkpoint.npz", **dict(file) | dict(theta=state.theta))
+    code = call(view, tmp_path, "--data", runs / "text.txt", "--html", tmp_path / "page.html")
+    assert_refused(capsys, code, "losses of the bytes are not finite", "expected", program=view.PROGRAM)
+    assert os.listdir(tmp_path) == ["checkpoint.npz"]
 
 
 def test_a_page_is_replaced_whole_or_not_at_all(runs, tmp_path, capsys, monkeypatch):

@@ -22,7 +22,7 @@ def missing(lang):
     """Why no picture can be drawn in a language, in a message's name; None where it can."""
     try:
         importlib.import_module("matplotlib.figure")
-    except ImportError:
+    except Exception:           # one that does not fit the machine raises anything
         return "no-matplotlib"
     return "no-font" if lang == "zh" and len(fonts()) < 2 else None
 

@@ -56,15 +56,13 @@ def is_run(run):
 def load(path):
     """The stored runs: {variant, options, seed, seconds, made, measures, and some of DETAILS} each.
 
-    Raises ValueError where the file is damaged, or cannot be read.
+    Raises ValueError where the file is damaged.
     """
     if not path.exists():
         return []
     try:
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
         whole = all(map(is_run, runs))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror or error}); expected what this command has written") from None
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
         whole = False
     if not whole:
@@ -122,8 +120,8 @@ def verdict(claim, runs):
 
 def number(mean, error, digits=4):
     """Mean and error in words, with fewer decimals where the mean is 10 or more; without the error where it is 0, or not known."""
-    digits = max(0, digits + 1 - len(f"{abs(mean):.0f}"))
-    return f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if 0 < error < math.inf else "")
+    digits = max(0, digits + 1 - len(str(int(abs(mean)))))
+    return f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if 1e-12 * abs(mean) < error < math.inf else "")     # a mean of equal numbers is rounded
 
 
 def kept(study, runs, variant):

@@ -15,8 +15,11 @@ class Found(NamedTuple):
 
 
 def stored(names, folder=results.FOLDER, live=None):
-    """The runs of some studies in a folder."""
-    return Found({name: counting(STUDIES[name].variants, results.load(folder / f"{name}.json")) for name in names}, live)
+    """The runs of some studies in a folder.   Raises ValueError where a file is damaged, or cannot be read"""
+    try:
+        return Found({name: counting(STUDIES[name].variants, results.load(folder / f"{name}.json")) for name in names}, live)
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read ({error.strerror}); expected stored results of a study") from None
 
 
 def claims(t, name, found):

@@ -76,7 +76,7 @@ STUDIES = {
         {str(E): dict(n_experts=E) for E in (1, 2, 4, 8, 16, 32)}, ("ms a step", "MFLOPs a token", "parameters, thousands"),
         "Switch, Table 1: examples a second", {"1": "T5-Base: 1600", "32": "Switch-Base, 128 experts, factor 1.0: 1000"},
         (Claim("1", "32", "Switch, Table 1", "ms a step"),), more_runs.timed,
-        remark="Median of 200 steps on one core, nothing beside it. 1 expert is a dense model with a router that has no choice.",
+        remark="Median of 200 steps, one run at a time, on one core. 1 expert is a dense model with a router that has no choice.",
         alone=True),
     "distillation": Study(
         "How much of the experts' gain can a dense student keep?", "student",
