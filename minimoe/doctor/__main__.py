@@ -146,8 +146,10 @@ def work(argv):
     parser = command.Parser(PROGRAM, "Say what this machine has and lacks for this code, how fast it is, and what to type next.")
     parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language [en]")
     lang, found = parser.parse_args(argv).lang, {}
-    if not os.path.isdir(os.curdir):
-        raise ValueError("the current folder is gone; expected one that is there: cd into it first")
+    try:
+        Path.cwd()
+    except OSError:
+        raise ValueError("the current folder is gone; expected one that is there: cd into it first") from None
     if lang == "zh" and not checks.shows_chinese(sys.stdout):
         command.note("--lang zh: this console cannot show Chinese, so this is in English")
         lang = "en"

@@ -119,9 +119,10 @@ def verdict(claim, runs):
 
 
 def number(mean, error, digits=4):
-    """Mean and error in words, with fewer decimals where the mean is 10 or more; without the error where it is 0, or not known."""
+    """Mean and error in words, with fewer decimals where the mean is 10 or more; without the error where it is 0 or not known."""
     digits = max(0, digits + 1 - len(str(int(abs(mean)))))
-    return f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if 1e-12 * abs(mean) < error < math.inf else "")     # a mean of equal numbers is rounded
+    spread = f"{error:.{digits}f}" if math.isfinite(error) else ""
+    return f"{mean:.{digits}f}" + f" ± {spread}" * bool(spread.strip("0."))
 
 
 def kept(study, runs, variant):

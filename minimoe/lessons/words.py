@@ -11,10 +11,7 @@ LANGUAGES = ("zh", "en")
 @functools.cache
 def messages():
     """{section: {key: {"zh": text, "en": text}}}; a section for each lesson, `common`, and `terms`: {English: Chinese}."""
-    found = {}
-    for path in sorted((HERE / "messages").glob("*.toml")):
-        found |= tomllib.loads(path.read_text(encoding="utf-8"))
-    return found
+    return tomllib.loads((HERE / "messages.toml").read_text(encoding="utf-8"))
 
 
 class Words(NamedTuple):
