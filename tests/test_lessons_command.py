@@ -104,9 +104,11 @@ def test_new_runs_go_into_the_folder_and_are_drawn(tmp_path, quick, monkeypatch)
 
 
 @pytest.mark.parametrize("argv, said", [
-    (["15"], "there is no lesson 15; expected 1 to 14, all, map or trace"),
-    (["0"], "there is no lesson 0; expected 1 to 14, all, map or trace"),
-    (["²"], "there is no lesson ²; expected 1 to 14, all, map or trace"),
+    (["map", "--out", "x"], "--out is given; expected none beside map"),
+    ([""], "there is no lesson ''; expected 1"),
+    (["15"], "there is no lesson '15'; expected 1 to 14, all, map or trace"),
+    (["0"], "there is no lesson '0'; expected 1 to 14, all, map or trace"),
+    (["²"], "there is no lesson '²'; expected 1 to 14, all, map or trace"),
     (["9", "--lang", "fr"], "argument --lang: invalid choice: 'fr'"),
     (["9", "--live", "--run"], "not allowed with argument"),
     (["all", "--live"], "--live is given; expected none beside all"),
@@ -149,3 +151,22 @@ def test_a_stored_file_that_cannot_be_read_is_named_not_the_folder_of_the_pictur
 def test_lesson_14_has_the_figure_and_the_table_of_number_13():
     assert making.stem(14, "fig", "zh") == "fig13-zh" and making.stem(12, "tab", "en") == "tab12-en"
     assert (plan.caption(14, "table", "zh"), plan.caption(13, "figure", "zh")) == ("表13  常见问题解答", None)
+
+
+def test_ctrl_c_while_runs_are_made_says_that_they_are_kept(tmp_path, quick, monkeypatch, capsys):
+    def go(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "go", go)
+    assert command.main(["2", "--run", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "stopped; what was done is stored; the same command goes on\n"
+
+
+@pytest.mark.parametrize("missing", ["good", "kept", "distance"])
+def test_results_that_lack_a_measure_are_drawn_without_it(missing):
+    """As where a run was stored before the measure was thought of."""
+    found = says.stored(STUDIES)
+    runs = {name: [dict(run, measures={m: x for m, x in run["measures"].items() if m != missing}) for run in of]
+            for name, of in found.runs.items()}
+    for n in plan.LESSONS:
+        making.lesson(n, ["en"], says.Found(runs), [])

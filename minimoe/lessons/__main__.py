@@ -27,15 +27,13 @@ def options(argv):
     how.add_argument("--run", action="store_true", help="make all runs of the lesson's studies anew, into stored/ in the folder, and "
                      "draw those")
     parser.add_argument("--lang", choices=(*LANGUAGES, "both"), default="both", help="language [both]")
-    parser.add_argument("--out", default="course", metavar="DIR", help="folder for pictures, tables and pages [course]")
+    parser.add_argument("--out", metavar="DIR", help="folder for pictures, tables and pages [course]")
     given = parser.parse_args(argv)
-    config.expect(given.out, "out", "empty", "a folder")
-    known = [*map(str, plan.LESSONS), "all", "map", "trace"]
-    if given.lesson not in known:
-        raise ValueError(f"there is no lesson {given.lesson}; expected 1 to {len(plan.LESSONS)}, all, map or trace")
-    if given.lesson in ("map", "trace") or given.lesson == "all" and given.live:
-        for name in ("live", "run"):
-            config.expect(not getattr(given, name), name, "given", f"none beside {given.lesson}")
+    config.expect(given.out != "", "out", "empty", "a folder")
+    if given.lesson not in [*map(str, plan.LESSONS), "all", *LISTS]:
+        raise ValueError(f"there is no lesson {given.lesson!r}; expected 1 to {len(plan.LESSONS)}, all, map or trace")
+    for name in dict(all=("live",)).get(given.lesson, ("live", "run", "out") if given.lesson in LISTS else ()):
+        config.expect(not getattr(given, name), name, "given", f"none beside {given.lesson}")
     return given
 
 
@@ -54,7 +52,11 @@ def run(ns, folder):
     folder.mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(name for n in ns for name in plan.STUDIES_OF[n]):
         line = command.line(*PROGRAM.split(), "all", "--run")
-        go(STUDIES[name], folder / f"{name}.json", line, SEEDS, os.cpu_count())
+        try:
+            go(STUDIES[name], folder / f"{name}.json", line, SEEDS, os.cpu_count())
+        except KeyboardInterrupt:
+            command.note("stopped; what was done is stored; the same command goes on")
+            raise
 
 
 def drawable(langs):
@@ -76,7 +78,7 @@ def course(given):
     """Draw a lesson, or all."""
     langs = LANGUAGES if given.lang == "both" else (given.lang,)
     ns = [*plan.LESSONS] if given.lesson == "all" else [int(given.lesson)]
-    folder, stored = Path(given.out), results.FOLDER
+    folder, stored = Path(given.out or "course"), results.FOLDER
     making.write(folder, {})                                                  # rather refused at once than after a run
     if given.run:
         stored = folder / "stored"
@@ -102,7 +104,7 @@ def work(argv):
     if given.lesson in LISTS:
         print(*LISTS[given.lesson].lines(Words(0, "zh" if given.lang == "zh" else "en")), sep="\n")
         return
-    guarded(Path(given.out), course, given)
+    guarded(Path(given.out or "course"), course, given)
 
 
 def main(argv=None):

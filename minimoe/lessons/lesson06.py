@@ -139,7 +139,7 @@ def facts(t, found):
     verdicts = {f"{study}-verdict": says.verdict(t, study, found) for study in ("filter", "mixture", "nan")}
     errors = {name: says.figure("filter", found, FILTERED, name, 4) for name in ("kept", "good")}
     kept, good = (mean(found, "filter", FILTERED, name) for name in ("kept", "good"))
-    recall = percent(None if kept is None else kept * good / runs.GOOD)
+    recall = percent(None if None in (kept, good) else kept * good / runs.GOOD)
     wikipedia = [weight * budget / tokens for (tokens, weight) in SOURCES[1:2] for budget in BUDGETS]
     return counts(found) | distances | verdicts | dict(
         kept_error=errors["kept"], good_error=errors["good"], recall=recall, wiki280=f"{wikipedia[0]:.1f}",

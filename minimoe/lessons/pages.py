@@ -69,8 +69,8 @@ def exercises(t):
 
 def code(t, functions):
     """The functions to read, with file and line."""
-    return Table(tuple(map(t.term, ("read", "where", "what it does"))),
-                 [(f"`{name(f)}`", f"`{place(f)}`", (f.__doc__ or "").strip().splitlines()[0]) for f in functions])
+    head = tuple(map(t.term, ("read", "where", "what it does")))
+    return Table(head, [(f"`{name(f)}`", f"`{place(f)}`", (f.__doc__ or "").strip().partition("\n")[0]) for f in functions])
 
 
 def results_of(made, t, study, found):
