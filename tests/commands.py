@@ -18,6 +18,7 @@ BACKEND = "cupy" if backend.xp.module.__name__ == "cupy" else "numpy"
 TINY = [*"--d-model 16 --n-layers 2 --n-heads 2 --n-experts 2 --batch-size 4 --log-every 1".split(), "--backend", BACKEND]
 TEXT = "".join(f"{i} cats sat on mat {i * i}.\n" for i in range(200))
 
+on_numpy = pytest.mark.skipif(backend.xp.module is not np, reason="lessons are drawn, and studies run, on NumPy")
 not_strict = pytest.mark.skipif(backend.xp.module.__name__ not in ("numpy", "cupy"), reason="a command has its own backend")
 
 

@@ -1,24 +1,31 @@
 """The lessons: every one is drawn in both languages; files, captions, numbers, letters, minutes."""
-import importlib.util
-import json
+import os
 import re
+import sys
 import warnings
 
 import pytest
 
-from minimoe.lessons import draw, making, plan, says, table, words
-from minimoe.lessons.study import STUDIES
+from minimoe.lessons import draw, making, plan, says, words
+from minimoe.lessons.studies import STUDIES
 from minimoe.lessons.words import LANGUAGES, Words
-from tests.look import problems
 
-LESSONS = [n for n in plan.LESSONS if importlib.util.find_spec(f"minimoe.lessons.lesson{n:02}")]
-each = pytest.mark.parametrize("n", LESSONS)
+from .commands import on_numpy
+from .look import problems
+
+pytestmark = on_numpy
+each = pytest.mark.parametrize("n", plan.LESSONS)
 in_each_language = pytest.mark.parametrize("lang", LANGUAGES)
 
 
 @pytest.fixture(scope="module")
 def found():
     return says.stored(STUDIES)
+
+
+@pytest.mark.skipif(os.environ.get("CI") != "true" or sys.platform != "linux", reason="a machine need not have a Chinese font")
+def test_nothing_is_left_out_where_all_is_tested():
+    assert not draw.missing("zh"), "install fonts-noto-cjk"
 
 
 @each

@@ -9,7 +9,7 @@ import pytest
 from minimoe.lessons import __main__ as command
 from minimoe.lessons import draw, making, plan, results, says
 from minimoe.lessons.study import STUDIES
-from tests.commands import as_before, assert_refused, call, not_strict  # noqa: F401
+from .commands import as_before, assert_refused, call, not_strict  # noqa: F401
 
 pytestmark = not_strict
 
@@ -73,7 +73,8 @@ def test_a_live_run_lies_over_the_stored_ones(tmp_path, monkeypatch, capsys):
         return dict(like, seed=seed, measures=dict(like["measures"], distance=0.123))
 
     monkeypatch.setattr(command, "one", one)
-    monkeypatch.setattr(draw, "live", lambda ax, t, x, y: seen.append((x, y)))
+    star = draw.live
+    monkeypatch.setattr(draw, "live", lambda ax, t, x, y: (seen.append((x, y)), star(ax, t, x, y)))
     assert command.main(["9", "--live", "--lang", "en", "--out", str(tmp_path)]) == 0
     assert (8, 0.123) in seen
     assert f"a run of {name}, {variant}" in capsys.readouterr().err

@@ -10,6 +10,9 @@ from minimoe.backend import host
 from minimoe.lessons import trace
 from minimoe.lessons.words import Words
 
+from .commands import on_numpy
+
+pytestmark = on_numpy
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -143,11 +143,21 @@ def test_pretraining_tuning_asking_and_exporting_run_one_after_the_other(tmp_pat
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if "sample.py" in c and "--checkpoint" not in c])
-def test_sampling_commands_run(command, trained):
+def test_sampling_commands_run(command, trained, tmp_path):
     words = shlex.split(command)[2:]
-    done = subprocess.run([sys.executable, "sample.py", *words, "--checkpoint", str(trained), "--tokens", "5"], cwd=ROOT,
+    done = subprocess.run([sys.executable, ROOT / "sample.py", *words, "--checkpoint", str(trained), "--tokens", "5"], cwd=tmp_path,
                           capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
+    assert not (page := re.search(r"--html (\S+)", command)) or "<html" in (tmp_path / page[1]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python -m minimoe\.(?:view .*|lessons 2)$", README, re.M))
+def test_the_commands_of_the_course_write_pages(line, trained, tmp_path):
+    words = [str(trained) if word == "run" else str(ROOT / word) if word == "README.md" else word for word in shlex.split(line)[1:]]
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True,
+                          text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert "<html" in (tmp_path / done.stdout.split()[-1]).read_text(encoding="utf-8")
 
 
 def test_the_studies_are_what_is_stored():
