@@ -35,15 +35,21 @@ def states(rendered, keys, fragment="", **which):
 def test_keys_present_slide_by_slide_and_stop_at_the_ends(rendered):
     keys = ["p", "ArrowRight", " ", "PageDown", "ArrowLeft", "Backspace", "Backspace", "Backspace", "Escape", "ArrowRight"]
     log = states(rendered, keys)
-    assert [s[3] for s in log] == [f"slide-{at}" for at in "2-0 2-0 2-1 2-2 9-0 2-2 2-1 2-0 2-0 2-0 2-0".split()]
+    assert [s[3] for s in log] == [f"slide-{at}" for at in "0-front 0-front 2-0 2-1 2-2 2-1 2-0 0-front 0-front 0-front 0-front".split()]
     assert [s[1] for s in log] == [False] + [True] * 8 + [False] * 2
     assert states(rendered, ["ArrowRight"] * 9, "slide-9-1")[-1][3] == "slide-9-2"
+
+
+def test_the_front_leads_to_each_lesson_also_while_presenting(rendered):
+    script = STATE + """press("p"); document.querySelector('[data-lang="en"] a[href="#lesson09"]').click(); state(); done();"""
+    assert json.loads(rendered(page(), "", script).by_id["log"].text)[0][3] == "slide-9-0"
+    assert "Switch Transformer与GLaM" in page() and plan.title(9, "zh") in page() and plan.title(9, "en") in page()
 
 
 def test_the_other_language_shows_the_same_slide(rendered):
     log = states(rendered, ["p", "ArrowRight", "l", "l", "n", "n"])
     assert [s[0] for s in log] == ["en", "en", "en", "zh", "en", "en", "en"]
-    assert [s[3] for s in log[2:]] == ["slide-2-1"] * 5
+    assert [s[3] for s in log[2:]] == ["slide-2-0"] * 5
     assert [s[4] for s in log[2:5]] == [False, True, False]
     assert [s[2] for s in log[4:]] == [False, True, False]
 
@@ -55,7 +61,7 @@ def test_a_page_in_one_language_has_no_button_for_another(rendered):
 
 
 def test_one_lesson_has_no_links_to_others(rendered):
-    assert 'href="#lesson' not in page(ns=(3,)) and page().count('href="#lesson') == 2
+    assert 'href="#lesson' not in page(ns=(3,)) and page().count('href="#lesson') == 2 + 2 * 2
 
 
 @pytest.mark.parametrize("text, html", [

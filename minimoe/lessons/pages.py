@@ -30,8 +30,8 @@ def text(words):
 def slide(n, i, title, body, note="", level=2, part="", minutes=None):
     """One slide.   i  its name within the lesson, the same in all languages    minutes  {"n": number, "words": how it is said}"""
     note = f'<aside class="note">{text(note)}</aside>' if note else ""
-    part = f'<span class="part">{marked(part)}</span>' if part else ""
-    said = f'<span class="minutes">{marked(minutes["words"])}</span>' if minutes else ""
+    part = f'<span class="part">{marked(part)}</span> ' if part else ""
+    said = f' <span class="minutes">{marked(minutes["words"])}</span>' if minutes else ""
     lasts = f' data-minutes="{minutes["n"]}"' if minutes else ""
     head = f"<h{level}>{part}{marked(title)}{said}</h{level}>"
     return f'<section class="slide" data-slide="slide-{n}-{i}"{lasts}>\n{head}\n{body}\n{note}</section>\n'
@@ -106,17 +106,25 @@ def lesson(made, module, t, found, facts):
     yield slide(t.n, "reading", t("reading-title"), text(bullets["reading"]))
 
 
+def front(ns, lang):
+    """The first slide of several lessons: the course, and where each of them is."""
+    links = "".join(f'<li value="{n}"><a href="#lesson{n:02}">{marked(plan.title(n, lang))}</a></li>' for n in ns)
+    title, part = plan.COURSE["title"][lang], plan.COURSE["part"][lang]
+    return slide(0, "front", title, f"<p>{marked(part)}</p>\n<ol>{links}</ol>", Words(0, lang)("how-to-present"), level=1)
+
+
 def page(title, lessons, langs):
     """One HTML page.   lessons  {n: {lang: its slides as HTML}}"""
+    several = len(lessons) > 1
+
+    def in_each(words, tag="span"):
+        return "".join(f'<{tag} data-lang="{lang}">{words(lang)}</{tag}>\n' for lang in langs)
+
+    body = in_each(lambda lang: front(lessons, lang), "div") if several else ""
+    for n, slides in lessons.items():
+        body += f'<article id="lesson{n:02}">{in_each(slides.get, "div")}</article>\n'
+    values = dict(title=html.escape(title), nav="".join(f'<a href="#lesson{n:02}">{n}</a>' for n in lessons) * several, body=body,
+                  start=langs[0] if len(langs) == 1 else "", both=" hidden" * (len(langs) == 1),
+                  **{key: in_each(lambda lang: marked(Words(0, lang)(key))) for key in ("keys", "notes")})
     template = (plan.HERE / "page.html").read_text(encoding="utf-8")
-    def article(n):
-        return "".join(f'<div data-lang="{lang}">{slides}</div>\n' for lang, slides in lessons[n].items())
-
-    def in_each(key):
-        return "".join(f'<span data-lang="{lang}">{marked(Words(0, lang)(key))}</span>' for lang in langs)
-
-    body = "".join(f'<article id="lesson{n:02}">{article(n)}</article>\n' for n in lessons)
-    nav = "".join(f'<a href="#lesson{n:02}">{n}</a>' for n in lessons) if len(lessons) > 1 else ""
-    values = dict(title=html.escape(title), nav=nav, body=body, start=langs[0] if len(langs) == 1 else "",
-                  both=" hidden" * (len(langs) == 1), keys=in_each("keys"), notes=in_each("notes"))
     return re.sub(r"\{(title|nav|body|start|keys|both|notes)\}", lambda m: values[m[1]], template)
