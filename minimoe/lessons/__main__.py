@@ -34,6 +34,7 @@ def options(argv):
         raise ValueError(f"there is no lesson {given.lesson!r}; expected 1 to {len(plan.LESSONS)}, all, map or trace")
     for name in dict(all=("live",)).get(given.lesson, ("live", "run", "out") if given.lesson in LISTS else ()):
         config.expect(not getattr(given, name), name, "given", f"none beside {given.lesson}")
+    given.out = Path(given.out or "course")
     return given
 
 
@@ -78,7 +79,7 @@ def course(given):
     """Draw a lesson, or all."""
     langs = LANGUAGES if given.lang == "both" else (given.lang,)
     ns = [*plan.LESSONS] if given.lesson == "all" else [int(given.lesson)]
-    folder, stored = Path(given.out or "course"), results.FOLDER
+    folder, stored = given.out, results.FOLDER
     making.write(folder, {})                                                  # rather refused at once than after a run
     if given.run:
         stored = folder / "stored"
@@ -104,7 +105,7 @@ def work(argv):
     if given.lesson in LISTS:
         print(*LISTS[given.lesson].lines(Words(0, "zh" if given.lang == "zh" else "en")), sep="\n")
         return
-    guarded(Path(given.out or "course"), course, given)
+    guarded(given.out, course, given)
 
 
 def main(argv=None):

@@ -3,8 +3,8 @@ import numpy as np
 
 from .. import config, load, model, moe, ops, router
 from ..count_papers import GLAM, parameters
-from . import draw, results, runs, says
-from .claims import D, Claim
+from . import draw, runs, says
+from .claims import D
 from .table import Table
 
 CODE = (model.is_sparse, model.ffn_shapes, ops.geglu_ffn, router.top2_router, router.top2_gating, moe.glam_layer)
@@ -76,8 +76,8 @@ def stack(ax, t, x, preset):
 
 def compared(t, found, study, a, b):
     """What b's distance is beside a's, in a word, and the difference of runs with the same seeds."""
-    word, difference = results.verdict(Claim(b, a, ""), found.runs[study])
-    return t({"agrees": "lower", "against": "higher"}.get(word, word.replace(" ", "-"))), t.term(difference.partition(",")[0])
+    word, difference = says.beside(found.runs[study], b, a)
+    return t(word.replace(" ", "-")), difference or t.term("it takes 3 seeds")
 
 
 def bars(ax, t, found):

@@ -5,7 +5,6 @@ from .. import count, count_costs, count_papers, count_report, router
 from ..config import EXPERTS_PER_TOKEN
 from ..model import shapes
 from . import draw, results, runs, says
-from .claims import Claim
 from .studies import STUDIES
 from .table import Table
 
@@ -172,9 +171,8 @@ def extra_tables(t, found):
 
 def compared(t, found, a, b):
     """Whether a's distance is lower or higher than b's, in a word made from the runs, and the difference where it is known."""
-    word, figure = results.verdict(Claim(a, b, ""), found.runs["matched"])
-    said = {"agrees": t("lower"), "against": t("higher")}.get(word) or t.term(word)
-    return f"{said} ({figure.partition(',')[0]})" if word != "not known" else said
+    word, difference = says.beside(found.runs["matched"], a, b)
+    return t.term(word) + f" ({difference})" * bool(difference)
 
 
 def facts(t, found):

@@ -5,8 +5,6 @@ from .. import generate
 from ..more import fewshot, tasks
 from ..t5 import decode, layers
 from . import draw, results, says
-from .claims import Claim
-from .studies import STUDIES
 from .table import Table
 from .task_runs import ASKED, SHOTS
 
@@ -136,21 +134,15 @@ def by_shots(found, variant, task):
     return "\n".join(lines).replace(" ", "\u00a0")                            # which no table breaks
 
 
-def worded(t, claim, runs):
-    """Whether a claim's first variant is lower or higher than its second, in a word."""
-    word, _ = results.verdict(claim, runs)
-    return {"agrees": t("lower"), "against": t("higher")}.get(word) or t.term(word)
-
-
-def compared(t, found, study, sparse, dense, name):
-    """Whether the sparse model's measure is higher or lower than the dense one's, in a word made from the runs."""
-    return worded(t, Claim(sparse, dense, "", name), found.runs[study])
+def compared(t, runs, a, b, name):
+    """Whether a's measure is higher or lower than b's, in a word made from the runs."""
+    return t.term(says.beside(runs, a, b, name)[0])
 
 
 def task_row(t, found, task):
     """A row of the table: a task, an example of it, and what came out with no, one and a few solved examples."""
     example = tasks.examples(task, 1, 0, 1)[0]
-    words = [compared(t, found, "applications", "switch", "dense", measure(task, k)) for k in SHOTS]
+    words = [compared(t, found.runs["applications"], "switch", "dense", measure(task, k)) for k in SHOTS]
     words = words if len(set(words)) > 1 else words[:1]
     values = dict(task=t.term(task), example=f"{example.question}{example.answer}", word=" / ".join(words),
                   helped=helped(t, found, "switch", task), shots=" / ".join(map(str, SHOTS)), last=SHOTS[-1])
@@ -165,12 +157,12 @@ def table(t, found):
         return task, data, metric, dense, sparse, good, hard
 
     rows = [row("generation", *(says.figure("applications", found, name, "distance") for name in DECODERS),
-                compared(t, found, "applications", "switch", "dense", "distance"))]
+                compared(t, found.runs["applications"], "switch", "dense", "distance"))]
     rows += [task_row(t, found, task) for task in ASKED]
     for name in ("translation", "QA"):
         key = f"{name}, exact match"
         rows.append(row(name, *(percent("seq2seq", found, variant, key) for variant in PAIRED),
-                        compared(t, found, "seq2seq", PAIRED[1], PAIRED[0], key)))
+                        compared(t, found.runs["seq2seq"], PAIRED[1], PAIRED[0], key)))
     return Table(tuple(t("head")), [*rows, *(tuple(t(f"paper-{name}")) for name in ("fewshot", "languages", "gshard"))])
 
 
@@ -178,7 +170,7 @@ def helped(t, found, variant, task):
     """Whether the most solved examples before a question raise the share of right answers or lower it, in a word."""
     runs = [dict(variant=str(k), seed=seed, measures={"right": share}) for k in (SHOTS[0], SHOTS[-1])
             for seed, share in results.column(found.runs["applications"], variant, measure(task, k)).items()]
-    return worded(t, Claim(str(SHOTS[-1]), str(SHOTS[0]), "", "right"), runs)
+    return compared(t, runs, str(SHOTS[-1]), str(SHOTS[0]), "right")
 
 
 def facts(t, found):

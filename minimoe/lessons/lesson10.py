@@ -136,17 +136,11 @@ def figure(t, found):
     return sheet
 
 
-def came_out(t, name, found, i):
-    """The verdict on a study's i-th claim, and the difference that it stands on where there is one."""
-    word, number = results.verdict(STUDIES[name].claims[i], found.runs[name])
-    return f"**{t.term(word)}**" + f" ({number.partition(',')[0]})" * ("±" in number)
-
-
 def table(t, found):
     """Direction, later work, the command here, what came out at toy scale."""
     claims = dict(even=("alpha", 1), sampled=("exploration", 2), left=("exploration", 3), drops=("exploration", 4),
                   soft=("distillation", 2), more=("experts", 5))
-    values = facts(t, found) | {key: came_out(t, name, found, i) for key, (name, i) in claims.items()}
+    values = facts(t, found) | {key: says.came_out(t, name, found, i) for key, (name, i) in claims.items()}
     rows = [(direction, *row) for direction, key in zip(t("directions"), ("rows-1", "rows-2", "rows-3"))
             for row in t(key, **values)]
     return Table(tuple(t("head")), rows)

@@ -123,15 +123,9 @@ def figure(t, found):
     return sheet
 
 
-def came_out(t, name, found, i):
-    """The verdict on a study's i-th claim, and the difference that it stands on where there is one."""
-    word, number = results.verdict(STUDIES[name].claims[i], found.runs[name])
-    return f"**{t.term(word)}**" + f" ({number.partition(',')[0]})" * ("±" in number)
-
-
 def table(t, found):
     """State, advantage, limit, outlook: each with its evidence, and what was reproduced here."""
-    values = facts(t, found) | {key: came_out(t, name, found, i) for key, (name, i) in EVIDENCE.items()}
+    values = facts(t, found) | {key: says.came_out(t, name, found, i) for key, (name, i) in EVIDENCE.items()}
     rows = [(kind, *row) for kind, key in zip(t("kinds"), ("now", "good", "limits", "next")) for row in t(key, **values)]
     return Table(tuple(t("head")), rows)
 

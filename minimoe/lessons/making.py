@@ -1,10 +1,10 @@
 """From a lesson's file to what it writes: pictures, tables, and its page."""
 import errno
 import importlib
-import io
 import os
 from typing import NamedTuple
 
+from .. import plot
 from ..checkpoint import replace
 from . import draw, pages, plan, says
 from .table import as_csv, as_html, as_markdown
@@ -15,22 +15,12 @@ class Made(NamedTuple):
     """What a lesson shows in one language, by key: "fig", "tab", "study-NAME" and the lesson's own extras."""
     titles: dict                # {key: caption}
     tables: dict                # {key: Table}
-    pictures: dict              # {key: the SVG file's bytes}
-    dots: dict                  # {key: the PNG file's bytes}
+    pictures: dict              # {key: {"svg", "png": the file's bytes}}
 
 
 def module(n):
     """A lesson's file."""
     return importlib.import_module(f"minimoe.lessons.lesson{n:02}")
-
-
-def drawn(figure):
-    """A Figure as the bytes of an SVG file, whose letters are paths, and of a PNG file of 1920 x 1080."""
-    files = io.BytesIO(), io.BytesIO()
-    for file, kind, metadata in zip(files, ("svg", "png"), (dict(Date=None), None)):
-        figure.savefig(file, format=kind, metadata=metadata)
-        figure.set_layout_engine("none")                                      # it stays as it was laid out
-    return [file.getvalue() for file in files]
 
 
 def made(lesson, t, found, pictures=True):
@@ -43,11 +33,11 @@ def made(lesson, t, found, pictures=True):
         with draw.style():
             figures = {"fig": lesson.figure(t, found)} if plan.number(t.n, "figure") else {}
             figures |= lesson.extra_figures(t, found) if hasattr(lesson, "extra_figures") else {}
-            files = {key: drawn(figure) for key, figure in figures.items()}
+            files = {key: plot.drawn(figure) for key, figure in figures.items()}
     titles = dict(fig=plan.caption(t.n, "figure", t.lang), tab=plan.caption(t.n, "table", t.lang))
     titles |= {f"study-{name}": t.term(says.STUDIES[name].question) for name in plan.STUDIES_OF[t.n]}
     titles = {key: titles.get(key) or t(key) for key in (*files, *(key for key in tables if key not in files))}
-    return Made(titles, tables, {key: svg for key, (svg, _) in files.items()}, {key: png for key, (_, png) in files.items()})
+    return Made(titles, tables, files)
 
 
 def stem(n, key, lang):
@@ -64,8 +54,8 @@ def files(n, lang, shown):
         name = stem(n, key, lang)
         found |= {f"{name}.csv": as_csv(table).encode("utf-8-sig"), f"{name}.md": as_markdown(table).encode(),
                   f"{name}.html": f'<!DOCTYPE html>\n<meta charset="utf-8">\n{as_html(table, shown.titles[key])}'.encode()}
-    for key in shown.pictures:
-        found |= {f"{stem(n, key, lang)}.svg": shown.pictures[key], f"{stem(n, key, lang)}.png": shown.dots[key]}
+    for key, picture in shown.pictures.items():
+        found |= {f"{stem(n, key, lang)}.{kind}": content for kind, content in picture.items()}
     return found
 
 

@@ -41,7 +41,7 @@ def shown(made, key):
     """A picture or a table of a lesson as HTML.   made  write.Made    key  fig, tab, or an extra's name"""
     out = ""
     if key in made.pictures:
-        picture = base64.b64encode(made.pictures[key]).decode()
+        picture = base64.b64encode(made.pictures[key]["svg"]).decode()
         out += f'<img alt="{html.escape(made.titles[key])}" src="data:image/svg+xml;base64,{picture}">\n'
     if key in made.tables:
         out += f'<div class="table">{as_html(made.tables[key], made.titles[key])}</div>\n'

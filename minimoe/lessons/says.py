@@ -2,7 +2,7 @@
 from typing import NamedTuple
 
 from . import results
-from .claims import COMMAND
+from .claims import COMMAND, Claim, D
 from .running import counting
 from .studies import STUDIES
 from .table import Table
@@ -35,6 +35,18 @@ def claims(t, name, found):
 def verdict(t, name, found, i=0):
     """The word of a study's i-th claim: agrees, against, no difference to see, not known."""
     return t.term(results.verdict(STUDIES[name].claims[i], found.runs[name])[0])
+
+
+def came_out(t, name, found, i):
+    """The verdict on a study's i-th claim, and the difference that it stands on where there is one."""
+    word, number = results.verdict(STUDIES[name].claims[i], found.runs[name])
+    return f"**{t.term(word)}**" + f" ({number.partition(',')[0]})" * ("±" in number)
+
+
+def beside(runs, a, b, measure=D):
+    """What a's measure is beside b's: "lower", "higher", or why neither can be said; and the difference, or nothing."""
+    word, number = results.verdict(Claim(a, b, "", measure), runs)
+    return dict(agrees="lower", against="higher").get(word, word), number.partition(",")[0] if "±" in number else ""
 
 
 def figure(name, found, variant, measure, digits=3):
