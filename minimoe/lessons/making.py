@@ -33,7 +33,7 @@ def made(lesson, t, found, pictures=True):
         with draw.style():
             figures = {"fig": lesson.figure(t, found)} if plan.number(t.n, "figure") else {}
             figures |= lesson.extra_figures(t, found) if hasattr(lesson, "extra_figures") else {}
-            files = {key: plot.drawn(figure) for key, figure in figures.items()}
+            files = {key: plot.files_of(figure) for key, figure in figures.items()}
     titles = dict(fig=plan.caption(t.n, "figure", t.lang), tab=plan.caption(t.n, "table", t.lang))
     titles |= {f"study-{name}": t.term(says.STUDIES[name].question) for name in plan.STUDIES_OF[t.n]}
     titles = {key: titles.get(key) or t(key) for key in (*files, *(key for key in tables if key not in files))}
