@@ -4,7 +4,6 @@ import warnings
 from pathlib import Path
 
 from minimoe import backend, checkpoint, command, config, view
-from minimoe.backend import host
 from minimoe.data import tokenizer
 from minimoe.generate import generate
 from minimoe.params import views
@@ -13,6 +12,7 @@ from minimoe.t5.checkpoints import check_finite, expect_model, foreign, is_forei
 from minimoe.more.kinds import DECODERS, KINDS, attend
 from minimoe.t5.shapes import is_sparse, shapes
 from minimoe.t5.vocabulary import open_vocabulary
+from minimoe.watch import characters, expert_of
 
 COLOURS = (203, 114, 75, 221, 176, 80, 215, 147, 149, 174, 73, 185, 111, 210, 120, 183)       # of a 256-colour terminal
 
@@ -51,24 +51,6 @@ def options(argv):
     whole = given.prompt.encode("utf-8", "ignore").decode() == given.prompt
     config.expect(whole, "prompt", ascii(given.prompt), "text in UTF-8")
     return given
-
-
-def characters(tokens):
-    """Yield (text, seen): whole characters, and what the routers saw of their last byte."""
-    last = {}
-
-    def ids():
-        for token, seen in tokens:
-            last["seen"] = seen
-            yield token
-
-    for text in tokenizer.stream(ids()):
-        yield text, last["seen"]
-
-
-def expert_of(seen):
-    """The first choice of the last sparse layer for the last token."""
-    return int(host([*seen.values()][-1]["index"])[-1, 0])
 
 
 def coloured(text, expert):

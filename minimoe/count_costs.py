@@ -109,7 +109,13 @@ def co2(mwh, kg_per_kwh):
 
 # GLaM's 64B/64E on 280 billion tokens: chips, watts, PUE (second-hand); hours and kg CO2 a kWh (recalled)
 GLAM_RUN = dict(chips=1024, watts=326, hours=574, pue=1.11, kg_per_kwh=0.088)
+GLAM_TOKENS = 280               # of that run, billions
 GPT3_MWH, GPT3_KG_PER_KWH = 1287, 0.429
+
+
+def glam_mwh(tokens):
+    """MWh of GLaM's training, with as many hours a token as in GLAM_RUN.   tokens  billions"""
+    return energy(**{name: GLAM_RUN[name] for name in ("chips", "watts", "hours", "pue")}) * tokens / GLAM_TOKENS
 
 
 class Preset(NamedTuple):
@@ -169,10 +175,7 @@ def flops_tables():
 
 def energy_tables():
     """Energy and CO2 of GLaM and GPT-3, and what GShard's runs took.   (title, rows)"""
-    run = dict(GLAM_RUN)
-    kg = run.pop("kg_per_kwh")
-    short = energy(**run)
-    long = short * 600 / 280
+    short, long, kg = glam_mwh(280), glam_mwh(600), GLAM_RUN["kg_per_kwh"]
     yield "GLaM: energy = chips x watts x hours x PUE = 1024 x 326 W x 574 h x 1.11 for 280B tokens, and CO2", [
         ("280B tokens", "213 MWh", short, "574 hours", "?"),
         ("600B tokens", "456 MWh", long, "as many hours a token", "?"),

@@ -1,4 +1,4 @@
-"""Watching the experts of a training run: what a line of metrics.jsonl says of them.
+"""Watching the experts: what a line of metrics.jsonl says of them in training, and who chose which character in sampling.
 
 B batch   T time   N tokens of one group   k experts per token   E experts
 
@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from .backend import host, xp
+from .data import tokenizer
 from .step import routing
 
 SMALLEST = 1e-30                # of a probability whose logarithm is taken: what lies below adds 0 to an entropy
@@ -82,3 +83,21 @@ def rounded(x):
     if isinstance(x, float):
         return float(f"{x:.{DIGITS}g}") if math.isfinite(x) else None
     return x
+
+
+def characters(tokens):
+    """Yield (text, seen): whole characters, and what the routers saw of their last byte."""
+    last = {}
+
+    def ids():
+        for token, seen in tokens:
+            last["seen"] = seen
+            yield token
+
+    for text in tokenizer.stream(ids()):
+        yield text, last["seen"]
+
+
+def expert_of(seen):
+    """The first choice of the last sparse layer for the last token."""
+    return int(host([*seen.values()][-1]["index"])[-1, 0])

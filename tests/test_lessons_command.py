@@ -170,4 +170,5 @@ def test_results_that_lack_a_measure_are_drawn_without_it(missing):
     runs = {name: [dict(run, measures={m: x for m, x in run["measures"].items() if m != missing}) for run in of]
             for name, of in found.runs.items()}
     for n in plan.LESSONS:
-        making.lesson(n, ["en"], says.Found(runs), [])
+        _, slides = making.lesson(n, ["en"], says.Found(runs), [])
+        assert plan.title(n, "en") in slides["en"]

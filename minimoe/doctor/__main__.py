@@ -8,7 +8,6 @@ from . import checks
 from .words import LANGUAGES, left, right, say, title, wide
 
 PROGRAM = "python -m minimoe.doctor"
-SEEDS = 3                       # of a study that `--run` makes
 ROWS = ("python", *checks.REQUIRED, "console", "font", "memory", "cores", "folder", "cupy", "mpi", "safetensors", "sentencepiece",
         "chromium", "git", "matmul", "training", "lesson")
 LIVE = 60                       # seconds that `--live` takes at most
@@ -64,6 +63,7 @@ def seconds_of(name, n_cores):
     The least of a variant's stored runs counts, SEEDS times: beside the others other programs ran.
     """
     from ..lessons import says
+    from ..lessons.plan import SEEDS
     try:
         runs = says.stored([name]).runs[name]
         least = [min(run["seconds"] for run in runs if run["variant"] == v) for v in says.STUDIES[name].variants]

@@ -7,13 +7,12 @@ from tqdm import tqdm
 
 from .. import command, config
 from ..run import guarded
-from . import atlas, draw, making, pages, plan, results, says, trace
+from . import atlas, draw, making, pages, plan, says, trace
 from .running import go, one
 from .studies import STUDIES
 from .words import LANGUAGES, Words
 
 PROGRAM = "python -m minimoe.lessons"
-SEEDS = 3
 LISTS = dict(map=atlas, trace=trace)
 
 
@@ -49,15 +48,16 @@ def live(n):
 
 
 def run(ns, folder):
-    """Make all runs of some lessons' studies that are not in a folder yet."""
+    """Make all runs of some lessons' studies that are not in a folder yet: {study: its runs}."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in dict.fromkeys(name for n in ns for name in plan.STUDIES_OF[n]):
-        line = command.line(*PROGRAM.split(), "all", "--run")
+    line, names = command.line(*PROGRAM.split(), "all", "--run"), [name for n in ns for name in plan.STUDIES_OF[n]]
+    for name in names:
         try:
-            go(STUDIES[name], folder / f"{name}.json", line, SEEDS, os.cpu_count())
+            go(STUDIES[name], folder / f"{name}.json", line, plan.SEEDS, os.cpu_count())
         except KeyboardInterrupt:
             command.note("stopped; what was done is stored; the same command goes on")
             raise
+    return says.stored(names, folder).runs
 
 
 def drawable(langs):
@@ -69,27 +69,19 @@ def drawable(langs):
     return [lang for lang in langs if not reasons[lang]]
 
 
-def found_for(n, folder, new):
-    """The results that a lesson may draw: its own studies' from a folder, the others' as they come with the package."""
-    own = plan.STUDIES_OF[n]
-    return says.Found(says.stored([name for name in STUDIES if name not in own]).runs | says.stored(own, folder).runs, new)
-
-
 def course(given):
     """Draw a lesson, or all."""
     langs = LANGUAGES if given.lang == "both" else (given.lang,)
     ns = [*plan.LESSONS] if given.lesson == "all" else [int(given.lesson)]
-    folder, stored = given.out, results.FOLDER
+    folder = given.out
     making.write(folder, {})                                                  # rather refused at once than after a run
-    if given.run:
-        stored = folder / "stored"
-        run(ns, stored)
+    made = run(ns, folder / "stored") if given.run else {}
     new = live(*ns) if given.live else None
     if given.live and not new:
         command.note(Words(0, langs[-1])("no-live"))
-    pictures, slides = drawable(langs), {}
+    found, pictures, slides = says.Found(says.stored(STUDIES).runs | made, new), drawable(langs), {}
     for n in tqdm(ns, unit="lesson", dynamic_ncols=True, leave=False, disable=len(ns) == 1 or None):
-        files, slides[n] = making.lesson(n, langs, found_for(n, stored, new), pictures)
+        files, slides[n] = making.lesson(n, langs, found, pictures)
         title = plan.title(n, langs[-1])
         files[f"lesson{n:02}.html"] = pages.page(f"{n}. {title}", {n: slides[n]}, langs).encode()
         paths = making.write(folder, files)

@@ -80,9 +80,9 @@ def points(found, study, measure):
     return variants, mean, np.where(np.isfinite(error), error, 0.0)
 
 
-def curve(found, study, variant, measure="loss"):
+def curve(found, study, variant, measure="loss", detail="curve"):
     """A variant's curve over the steps: step, mean and standard error over seeds, (n,) each; empty where none is stored."""
-    curves = [run["curve"] for run in found.runs[study] if run["variant"] == variant and "curve" in run]
+    curves = [run[detail] for run in found.runs[study] if run["variant"] == variant and detail in run]
     if not curves:
         return np.empty((3, 0))
     n = min(len(c["step"]) for c in curves)

@@ -20,11 +20,6 @@ def measure(task, k):
     return f"{task}, {k} shot{'s' * (k != 1)}"
 
 
-def detail(found, study, name):
-    """A detail of the first stored run of a study that has it, or None."""
-    return next((run[name] for run in found.runs[study] if name in run), None)
-
-
 def rows_of(sample):
     """A sample's lines in rows of tiles, each line in the first row that has room: lists of (place, character, expert).
 
@@ -112,13 +107,13 @@ def figure(t, found):
     sheet, axes = draw.sheet(t, len(ASKED) + 1, 2, height_ratios=(1.18, 1), width_ratios=(1,) * len(ASKED) + (2.4,))
     for ax in axes[0]:
         ax.remove()
-    tiles(sheet.add_axes((0.015, 0.59, 0.97, 0.285)), t, detail(found, "applications", "sample"))
+    tiles(sheet.add_axes((0.015, 0.59, 0.97, 0.285)), t, says.detail(found, "applications", "sample"))
     for i in range(len(ASKED)):
         shots(axes[1, i], t, found, i)
     axes[1, 0].set(ylabel=t("right"), xlabel="\n\n")                           # room for two lines, as wide as three panels:
     axes[1, 0].text(-0.2, -0.17, t("shots"), transform=axes[1, 0].transAxes, va="top", color=draw.GREY, linespacing=1.3,
                     in_layout=False)
-    attention(axes[1, -1], t, detail(found, "seq2seq", "attention"))
+    attention(axes[1, -1], t, says.detail(found, "seq2seq", "attention"))
     return sheet
 
 
@@ -175,7 +170,7 @@ def helped(t, found, variant, task):
 
 def facts(t, found):
     """What the lesson's sentences take from the results."""
-    sample, matrix = (detail(found, "seq2seq", name) for name in ("sample", "attention"))
+    sample, matrix = (says.detail(found, "seq2seq", name) for name in ("sample", "attention"))
     pairs = {f"{name}-{variant}": percent("seq2seq", found, variant, f"{name}, exact match")
              for name in ("translation", "QA") for variant in PAIRED}
     asked = {f"{name}-{k}": percent("applications", found, name, measure(ASKED[0], k)) for name in DECODERS for k in SHOTS}

@@ -103,14 +103,9 @@ def students(ax, t, found):
     bare(ax, t, 1, ylim=(-0.47, len(STUDENTS) - 0.47), xlim=(min(ends) - 10, max(ends) + 40), xlabel=t("kept-axis"))
 
 
-def specialists(found):
-    """Whose tokens go where, of the stored run that has it: {rows, columns, values}, or None."""
-    return next((run["shares"] for run in found.runs["applications"] if "shares" in run), None)
-
-
 def heat(ax, t, found):
     """The experts' shares of each domain's tokens."""
-    shares = specialists(found)
+    shares = says.detail(found, "applications", "shares")
     bare(ax, t, 2, xlabel=t("expert-axis") if shares else "", xticks=[])
     if not shares:
         ax.text(0.5, 0.5, t("no-run"), transform=ax.transAxes, ha="center")
@@ -187,6 +182,6 @@ def facts(t, found):
     teacher, student = (runs.costs(runs.configs_of(study.variants[v], 1))["parameters, thousands"] for v in study.between)
     kept = [[*results.kept(study, found.runs["distillation"], variant).values()] for variant in STUDENTS]
     shares = {f"k{i}": f"{100 * np.mean(values):.0f} %" if values else "?" for i, values in enumerate(kept, 1)}
-    return dict(right=says.figure("bugs", found, RIGHT, D), damage=listed(t, made), sharpest=sharpest(t, specialists(found)),
+    return dict(right=says.figure("bugs", found, RIGHT, D), damage=listed(t, made), sharpest=sharpest(t, says.detail(found, "applications", "shares")),
                 size=f"{100 * student / teacher:.0f} %", costly=str(sum(word == "agrees" for *_, word in made)),
                 all=str(len(STUDIES["bugs"].printed)), control=says.verdict(t, "distillation", found, 3), **shares)

@@ -13,22 +13,16 @@ CODE = (count_costs.energy, count_costs.flops, count_papers.parameters, layers.d
 
 # GLaM, Table 1, seen second-hand: mean scores of 29 tasks with no, one and a few solved examples
 SCORES = {"GPT-3": (56.9, 61.6, 65.2), "GLaM": (62.7, 65.5, 68.1)}
-TOKENS, ALL_TOKENS = 280, 600   # billions: of the run whose hours are known, and of the one that was scored
+ALL_TOKENS = 600                # billions: of the run that was scored
 MARKERS = "o", "s", "^"
 ROOM = 1.8                      # of a panel's height over that of its curves: for its legend
 EXPERTS = "dropout 0.1, experts 0.4"
 LOOKS = dict(zip(STUDIES["fine-tuning"].variants, ((draw.GREY, "D"), (draw.BLUE, "o"), (draw.PINK, "s"), (draw.GREEN, "^"))))
 
 
-def glam_mwh(tokens):
-    """The energy of GLaM's run: its chips, watts, hours and PUE, and as many hours a token.   tokens  billions"""
-    run = {name: value for name, value in count_costs.GLAM_RUN.items() if name != "kg_per_kwh"}
-    return count_costs.energy(**run) * tokens / TOKENS
-
-
 def energies():
     """MWh of the two runs that were scored."""
-    return {"GPT-3": count_costs.GPT3_MWH, "GLaM": glam_mwh(ALL_TOKENS)}
+    return {"GPT-3": count_costs.GPT3_MWH, "GLaM": count_costs.glam_mwh(ALL_TOKENS)}
 
 
 def energy_panel(ax, t):
@@ -49,17 +43,6 @@ def energy_panel(ax, t):
     ax.locator_params(axis="y", integer=True, nbins=5)
 
 
-def tuning(found, variant):
-    """A variant's held-out loss while it is fine-tuned: step, mean and standard error, (n,) each; empty where none is stored."""
-    curves = [run["tuning"] for run in found.runs["fine-tuning"] if run["variant"] == variant and "tuning" in run]
-    if not curves:
-        return np.empty((3, 0))
-    n = min(len(curve["step"]) for curve in curves)
-    y = np.array([curve["held_out"][:n] for curve in curves], float)
-    error = y.std(0, ddof=1) / len(y) ** 0.5 if len(y) > 1 else 0 * y[0]
-    return np.array([curves[0]["step"][:n], y.mean(0), error])
-
-
 def setting():
     """What is fine-tuned on: its pairs, steps, and the steps of pretraining before."""
     options = STUDIES["fine-tuning"].variants[EXPERTS]
@@ -70,7 +53,7 @@ def tuning_panel(ax, t, found):
     """Held-out loss over the steps of fine-tuning, a curve for each dropout; in the legend what the paper has."""
     printed = STUDIES["fine-tuning"].printed
     for variant, (colour, marker) in LOOKS.items():
-        step, mean, error = tuning(found, variant)
+        step, mean, error = draw.curve(found, "fine-tuning", variant, "held_out", "tuning")
         if not len(step):
             continue
         ax.plot(step, mean, color=colour, marker=marker, markevery=2, label=f"{t.term(variant)}  ({printed[variant]})")
@@ -126,8 +109,8 @@ def facts(t, found):
     measured = {key: says.figure("fine-tuning", found, EXPERTS, measure) for key, measure in
                 (("best", "held-out nats"), ("last", "last held-out nats"))}
     return setting() | measured | {f"claim{i}": says.verdict(t, "fine-tuning", found, i) for i in range(3)} | dict(
-        short=f"{glam_mwh(TOKENS):.0f}", long=f"{glam_mwh(ALL_TOKENS):.0f}", gpt3=str(count_costs.GPT3_MWH),
-        saved=f"{100 * (1 - glam_mwh(ALL_TOKENS) / count_costs.GPT3_MWH):.1f} %",
+        short=f"{count_costs.glam_mwh(count_costs.GLAM_TOKENS):.0f}", long=f"{count_costs.glam_mwh(ALL_TOKENS):.0f}", gpt3=str(count_costs.GPT3_MWH),
+        saved=f"{100 * (1 - count_costs.glam_mwh(ALL_TOKENS) / count_costs.GPT3_MWH):.1f} %",
         total=f"{count_papers.parameters(glam) / 1e9:,.0f}B", active=f"{count_papers.parameters(glam, glam.k) / 1e9:.1f}B",
         c=c, c_flops=c_flops, xxl=xxl, xxl_flops=xxl_flops, printed64=f"{as_printed / 1e9:,.0f}B",
         gshard=f"{count_papers.expert_parameters(count_papers.GSHARD['600B']) / 1e9:,.0f}B",

@@ -17,7 +17,7 @@ CODE = (count_papers.parameters, count_costs.flops, count_costs.energy, results.
 
 C, G = count_papers.SWITCH["switch-c"], count_papers.GLAM["64B/64E"]
 STEPS, BATCH = 550_000, 2**20   # of Switch's longest training: steps, and tokens a step
-READ, KNOWN = 600e9, 280e9      # tokens that GLaM read, and those of the run whose hours are known
+READ = 600e9                    # tokens that GLaM read
 PAIR = "Switch", "GLaM, as many FLOPs in all"           # variants of the study of matched models
 LOOKS = (draw.BLUE, "o"), (draw.ORANGE, "s")
 # a figure of each study that a sentence stands on: key of the message, study, number of its claim
@@ -62,7 +62,6 @@ def axes_of(found):
     """The axes, from top to bottom: by count where it can be counted, else as the papers have it; the last one is ours."""
     total, active = ([count_papers.parameters(m, k) for m, k in pairs] for pairs in (((C, None), (G, None)), ((C, C.k), (G, G.k))))
     flops = token_flops(C, (512, count_costs.span_targets(512))), token_flops(G, (1024,))
-    run = {name: value for name, value in count_costs.GLAM_RUN.items() if name != "kg_per_kwh"}
     means = [np.mean(v) if v else None for v in ([*results.column(found.runs["matched"], name, D).values()] for name in PAIR)]
     said = {mean: says.figure("matched", found, name, D) for mean, name in zip(means, PAIR)}
     return [
@@ -74,7 +73,7 @@ def axes_of(found):
         Axis("factor", (C.capacity_factor, G.capacity_factor), (0, 3), "{:.3g}".format, log=False),
         Axis("tokens", (STEPS * BATCH, READ), (1e10, 1e13), short),
         Axis("vocabulary", (C.V, G.V), (1e3, 1e7), short),
-        Axis("energy", (None, count_costs.energy(**run) * READ / KNOWN), (10, 1e4), whole),
+        Axis("energy", (None, count_costs.glam_mwh(READ / 1e9)), (10, 1e4), whole),
         Axis("distance", means, (0.01, 10), lambda n: said.get(n, f"{n:g}")),
     ]
 
@@ -136,10 +135,9 @@ def verdicts(t, found, lessons):
     rows = []
     for name in names:
         for claim in STUDIES[name].claims:
-            word, number = results.verdict(claim, found.runs[name])
+            word, difference = results.verdict(claim, found.runs[name])
             said = t("same" if claim.same else "below", measure=t.term(claim.measure), a=t.term(claim.a), b=t.term(claim.b))
-            number = number.partition(",")[0] * ("±" in number)
-            rows.append((f"`{name}`", said, t.term(claim.source), f"**{t.term(word)}**", number))
+            rows.append((f"`{name}`", said, t.term(claim.source), f"**{t.term(word)}**", difference))
     return Table(tuple(t("verdicts-head")), rows)
 
 

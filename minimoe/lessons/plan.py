@@ -5,6 +5,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 COURSE = json.loads((HERE / "course.json").read_text(encoding="utf-8"))       # titles and captions, verbatim
 LESSONS = range(1, len(COURSE["lessons"]) + 1)
+SEEDS = 3                                                                     # of each variant of a study that `--run` makes
 PARTS = dict(theory=20, practice=15, case=10)                                 # minutes of each
 
 # lesson: the studies whose stored results it draws; `--run` makes them anew, `--live` a run of the first

@@ -105,17 +105,17 @@ def difference(of_a, of_b):
 
 
 def verdict(claim, runs):
-    """What the runs say of a claim, in a word and a figure.   claim  claims.Claim
+    """What the runs say of a claim, in a word, and the difference that it stands on, or nothing.   claim  claims.Claim
 
     That nothing is seen is no proof that nothing is there, also where the paper says so.
     """
     of_a, of_b = column(runs, claim.a, claim.measure), column(runs, claim.b, claim.measure)
     if len(of_a.keys() & of_b.keys()) < LEAST:
-        return "not known", f"it takes {LEAST} seeds"
+        return "not known", ""
     d, error = difference(of_a, of_b)
-    if abs(d) <= SURE * error:
-        return "no difference to see", f"{d:+.4f} ± {error:.4f}"
-    return ("agrees" if d < 0 and not claim.same else "against"), f"{d:+.4f} ± {error:.4f}, over three standard errors"
+    sure = abs(d) > SURE * error
+    word = "no difference to see" if not sure else "agrees" if d < 0 and not claim.same else "against"
+    return word, f"{d:+.4f} ± {error:.4f}"
 
 
 def number(mean, error, digits=4):

@@ -14,10 +14,10 @@ class Found(NamedTuple):
     live: dict | None = None    # a run made just now, with `study`
 
 
-def stored(names, folder=results.FOLDER, live=None):
+def stored(names, folder=results.FOLDER):
     """The runs of some studies in a folder.   Raises ValueError where a file is damaged, or cannot be read"""
     try:
-        return Found({name: counting(STUDIES[name].variants, results.load(folder / f"{name}.json")) for name in names}, live)
+        return Found({name: counting(STUDIES[name].variants, results.load(folder / f"{name}.json")) for name in names})
     except OSError as error:
         raise ValueError(f"{error.filename} cannot be read ({error.strerror}); expected stored results of a study") from None
 
@@ -26,8 +26,9 @@ def claims(t, name, found):
     """Sentences of a study: each claim of the paper, and whether the runs agree."""
     study = STUDIES[name]
     for claim in study.claims:
-        word, figure = results.verdict(claim, found.runs[name])
-        figure = ", ".join(map(t.term, figure.split(", ")))
+        word, difference = results.verdict(claim, found.runs[name])
+        sure = ", " + t.term("over three standard errors") if word in ("agrees", "against") else ""
+        figure = difference + sure if difference else t.term(f"it takes {results.LEAST} seeds")
         yield t("claim-same" if claim.same else "claim-below", source=t.term(claim.source), measure=t.term(claim.measure),
                 a=t.term(claim.a), b=t.term(claim.b), verdict=t.term(word), figure=figure)
 
@@ -39,20 +40,25 @@ def verdict(t, name, found, i=0):
 
 def came_out(t, name, found, i):
     """The verdict on a study's i-th claim, and the difference that it stands on where there is one."""
-    word, number = results.verdict(STUDIES[name].claims[i], found.runs[name])
-    return f"**{t.term(word)}**" + f" ({number.partition(',')[0]})" * ("±" in number)
+    word, difference = results.verdict(STUDIES[name].claims[i], found.runs[name])
+    return f"**{t.term(word)}**" + f" ({difference})" * bool(difference)
 
 
 def beside(runs, a, b, measure=D):
     """What a's measure is beside b's: "lower", "higher", or why neither can be said; and the difference, or nothing."""
-    word, number = results.verdict(Claim(a, b, "", measure), runs)
-    return dict(agrees="lower", against="higher").get(word, word), number.partition(",")[0] if "±" in number else ""
+    word, difference = results.verdict(Claim(a, b, "", measure), runs)
+    return dict(agrees="lower", against="higher").get(word, word), difference
 
 
 def figure(name, found, variant, measure, digits=3):
     """A variant's mean ± standard error, in words."""
     values = [*results.column(found.runs[name], variant, measure).values()]
     return results.number(*results.mean_and_error(values), digits) if values else "?"
+
+
+def detail(found, study, name):
+    """A detail of the first stored run of a study that has it, or None."""
+    return next((run[name] for run in found.runs[study] if name in run), None)
 
 
 def table(t, name, found):

@@ -12,31 +12,20 @@ from ..step import to_device
 from ..t5 import decode, show
 from ..t5.model import embedded, feed_forward, tables
 from ..t5.noise import Noise
-from ..watch import by_domain, rounded
+from ..watch import by_domain, characters, expert_of, rounded
 
 WRITTEN, WINDOWS = 320, 128     # bytes of a sample; held-out windows of a table
 
 
-def last_expert(seen):
-    """The first choice of the last sparse layer for the last token.   seen  {block: what its router has seen}"""
-    return int(host([*seen.values()][-1]["index"])[-1, 0])
-
-
 def with_experts(pieces):
     """[[character, expert of its last byte], ...] of pairs (text, seen)."""
-    return [[character, last_expert(seen)] for text, seen in pieces for character in text]
+    return [[character, expert_of(seen)] for text, seen in pieces for character in text]
 
 
 def sample(p, cfg, context, seed):
     """What a decoder writes, likelier bytes only, with the expert of each character.   context  as in generate"""
-    last = {}
-
-    def ids():
-        pad = range(tokenizer.PAD, cfg.vocab_size)
-        for token, last["seen"] in generate(p, cfg, tokenizer.encode("\n"), WRITTEN, 0.8, 0, 0.95, seed, context, pad):
-            yield token
-
-    return with_experts((text, last["seen"]) for text in tokenizer.stream(ids()))
+    pad = range(tokenizer.PAD, cfg.vocab_size)
+    return with_experts(characters(generate(p, cfg, tokenizer.encode("\n"), WRITTEN, 0.8, 0, 0.95, seed, context, pad)))
 
 
 def shares(p, task, corpus):
